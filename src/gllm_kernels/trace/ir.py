@@ -1,0 +1,218 @@
+"""The operator in index notation: what the lifter produces and every later stage consumes.
+
+    OpTrace ::= name(params) with  Store*
+    Store   ::= param[index] = value   for every binder of the domain, binder < extent
+    value   ::= Const | Scalar | Index | Load(param, index) | op(value, ...) | Reduce(init, term)
+
+`out[i0] = x[i0] / (1 + exp(-x[i0]))` is one Store whose body is a hash-consed SSA tuple: a value is
+its position in `OpTrace.body`, and arguments always stand before their users.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .affine import Affine
+
+
+class Op(StrEnum):
+    """One name per trace operation; its arity, type rule and print form are in `TABLE`."""
+
+    CONST = "const"
+    SCALAR = "scalar"
+    INDEX = "index"
+    LOAD = "load"
+    NEG = "neg"
+    ABS = "abs"
+    SQRT = "sqrt"
+    EXP = "exp"
+    LOG = "log"
+    TANH = "tanh"
+    ADD = "add"
+    SUB = "sub"
+    MUL = "mul"
+    DIV = "div"
+    MAX = "max"
+    MIN = "min"
+    FMAX = "fmax"
+    FMIN = "fmin"
+    FMA = "fma"
+    LT = "lt"
+    LE = "le"
+    EQ = "eq"
+    UNORD = "unord"
+    NOT = "not"
+    AND = "and"
+    OR = "or"
+    SELECT = "select"
+    REDUCE = "reduce"
+
+    def __repr__(self) -> str:
+        """Python that rebuilds it, so that a trace's repr does too."""
+        return f"Op.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What every level needs to know of a trace operation; `imm` names the immediate, if any."""
+
+    arity: int
+    result: str  # "f32" | "bool"
+    form: str  # print form over {0} {1} {2}
+    imm: str = ""
+
+
+# fmt: off
+TABLE: dict[Op, Row] = {
+    Op.CONST:  Row(0, "f32", "{imm}", "the bits of the float32, an int"),
+    Op.SCALAR: Row(0, "f32", "{imm}", "the name of a float argument"),
+    Op.INDEX:  Row(0, "f32", "float({imm})", "an Affine, converted to float32"),
+    Op.LOAD:   Row(0, "f32", "{imm}", "(param name, Affine element index)"),
+    Op.NEG:    Row(1, "f32", "-{0}"),
+    Op.ABS:    Row(1, "f32", "abs({0})"),
+    Op.SQRT:   Row(1, "f32", "sqrt({0})"),
+    Op.EXP:    Row(1, "f32", "exp({0})"),
+    Op.LOG:    Row(1, "f32", "log({0})"),
+    Op.TANH:   Row(1, "f32", "tanh({0})"),
+    Op.ADD:    Row(2, "f32", "({0} + {1})"),
+    Op.SUB:    Row(2, "f32", "({0} - {1})"),
+    Op.MUL:    Row(2, "f32", "{0}*{1}"),
+    Op.DIV:    Row(2, "f32", "({0} / {1})"),
+    # x86 maxss/minss: max(a, b) = a > b ? a : b, so b wins when either is NaN or both are zero.
+    Op.MAX:    Row(2, "f32", "max({0}, {1})"),
+    Op.MIN:    Row(2, "f32", "min({0}, {1})"),
+    # C fmaxf/fminf: the operand that is a number wins over NaN.
+    Op.FMAX:   Row(2, "f32", "fmax({0}, {1})"),
+    Op.FMIN:   Row(2, "f32", "fmin({0}, {1})"),
+    Op.FMA:    Row(3, "f32", "fma({0}, {1}, {2})"),   # {0}*{1} + {2}, rounded once
+    Op.LT:     Row(2, "bool", "({0} < {1})"),          # ordered: false on NaN
+    Op.LE:     Row(2, "bool", "({0} <= {1})"),
+    Op.EQ:     Row(2, "bool", "({0} == {1})"),
+    Op.UNORD:  Row(2, "bool", "isnan({0}, {1})"),      # true when either is NaN
+    Op.NOT:    Row(1, "bool", "not {0}"),
+    Op.AND:    Row(2, "bool", "({0} and {1})"),
+    Op.OR:     Row(2, "bool", "({0} or {1})"),
+    Op.SELECT: Row(3, "f32", "({1} if {0} else {2})"),
+    Op.REDUCE: Row(2, "f32", "{imm}", "(kind, binder, extent): args are (init, term)"),
+}
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class Reducer:
+    """One step of a reduction, in terms of a binary trace op; `flipped` puts the term first."""
+
+    op: Op
+    identity: float
+    flipped: bool = False
+
+
+# acc' = op(acc, term), or op(term, acc) when flipped: the operand order decides who wins under NaN.
+REDUCERS: dict[str, Reducer] = {
+    "sum": Reducer(Op.ADD, 0.0),
+    "prod": Reducer(Op.MUL, 1.0),
+    "max": Reducer(Op.MAX, float("-inf"), flipped=True),
+    "max_acc": Reducer(Op.MAX, float("-inf")),
+    "min": Reducer(Op.MIN, float("inf"), flipped=True),
+    "min_acc": Reducer(Op.MIN, float("inf")),
+    "fmax": Reducer(Op.FMAX, float("-inf")),
+    "fmin": Reducer(Op.FMIN, float("inf")),
+    "fma": Reducer(Op.FMA, 0.0),  # the term is a MUL whose product is not rounded
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TraceOp:
+    """One value of the body; `args` are positions of earlier values."""
+
+    op: Op
+    args: tuple[int, ...] = ()
+    imm: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One C argument. role: in | out | inout (float arrays), dim (integer), scalar (float)."""
+
+    name: str
+    role: str
+    ctype: str = "float"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """`param[index] = body[value]` for every binder < extent of `domain`, outermost first.
+
+    A function that returns its result stores to the pseudo-parameter "return" with no domain.
+    """
+
+    param: str
+    index: Affine
+    value: int
+    domain: tuple[tuple[str, Affine], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpTrace:
+    """A whole operator. Hashable: it is its own cache key."""
+
+    name: str
+    params: tuple[Param, ...]
+    body: tuple[TraceOp, ...]
+    stores: tuple[Store, ...]
+    # the largest value of a dimension for which 32-bit index arithmetic in the source is exact
+    extent_limit: int = 1 << 31
+
+    def param(self, name: str) -> Param:
+        return next(p for p in self.params if p.name == name)
+
+    def names(self, *roles: str) -> tuple[str, ...]:
+        return tuple(p.name for p in self.params if p.role in roles)
+
+    def __str__(self) -> str:
+        from .render import render
+
+        return render(self)
+
+
+@dataclass
+class BodyBuilder:
+    """Hash-consing: equal operations get the same position."""
+
+    body: list[TraceOp] = field(default_factory=list)
+    seen: dict[TraceOp, int] = field(default_factory=dict)
+
+    def add(self, op: Op, *args: int, imm: object = None) -> int:
+        node = TraceOp(op, args, imm)
+        if node not in self.seen:
+            self.seen[node] = len(self.body)
+            self.body.append(node)
+        return self.seen[node]
+
+    def const(self, value: float) -> int:
+        return self.add(Op.CONST, imm=float_bits(value))
+
+
+def float_bits(value: float) -> int:
+    """The bits of the nearest float32, as an unsigned integer."""
+    try:
+        return struct.unpack("<I", struct.pack("<f", value))[0]
+    except OverflowError:
+        return 0x7F800000 if value > 0 else 0xFF800000
+
+
+def bits_float(bits: int) -> float:
+    """The float32 with these bits."""
+    return struct.unpack("<f", struct.pack("<I", bits))[0]
+
+
+def reachable(body: tuple[TraceOp, ...], *roots: int) -> Iterator[int]:
+    """Positions of all values that `roots` depend on, in ascending order."""
+    live = set(roots)
+    for position in range(max(roots, default=-1), -1, -1):
+        if position in live:
+            live.update(body[position].args)
+    return iter(sorted(live))

@@ -1,0 +1,122 @@
+"""The array shape of a pointer param, read off the indices that a trace uses.
+
+    x[i0*n + i1]  for i0 < m, i1 < n         ->  (m, n)
+    cos[i0*d + i2 + d*pos]  for i0 < t       ->  (t + pos, d)
+
+The strides of an index are the coefficients of its binders. Sorted by divisibility they are the
+sizes of the rows, planes, ...: an inner extent is the ratio of two strides, the outermost one is
+the largest position that any access reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, reduce
+
+from .affine import Affine, Monomial
+from .ir import Op, OpTrace, reachable
+
+ONE: Monomial = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One index with the extents of the binders that it mentions."""
+
+    index: Affine
+    extents: tuple[tuple[str, Affine], ...]
+
+
+@cache
+def param_shape(trace: OpTrace, name: str) -> tuple[Affine, ...]:
+    """Shape of the array that `name` points to, outermost dimension first."""
+    found = tuple(accesses(trace, name))
+    strides = _chain(found)
+    if not found:
+        return (Affine(),)
+    if not all(_splits(access, strides) for access in found):
+        strides = (Affine.const(1),)
+    inner = [_ratio(big, small) for big, small in zip(strides[1:], strides, strict=False)]
+    reach = [_reach(access, strides) for access in found]
+    return (reduce(_larger, reach), *reversed(inner))
+
+
+def accesses(trace: OpTrace, name: str) -> Iterator[Access]:
+    """Every place where `name` is loaded or stored."""
+    for store in trace.stores:
+        live = [trace.body[p] for p in reachable(trace.body, store.value)]
+        bound = dict(store.domain)
+        bound.update({n.imm[1]: n.imm[2] for n in live if n.op is Op.REDUCE})
+        if store.param == name:
+            yield _access(store.index, bound)
+        for node in live:
+            if node.op is Op.LOAD and node.imm[0] == name:
+                yield _access(node.imm[1], bound)
+
+
+def _access(index: Affine, bound: dict[str, Affine]) -> Access:
+    return Access(index, tuple((b, e) for b, e in bound.items() if b in index.symbols))
+
+
+def _chain(found: tuple[Access, ...]) -> tuple[Affine, ...]:
+    """The strides of all accesses, 1 first, each dividing the next; (1,) when there is no chain."""
+    strides = {Affine.const(1)}
+    for access in found:
+        for binder, _ in access.extents:
+            stride = access.index.coefficient(binder)
+            if stride.constant is None:
+                strides.add(stride)
+    chain = sorted(strides, key=lambda s: (len(s.terms[0][1]), abs(s.terms[0][0])))
+    pairs = zip(chain[1:], chain, strict=False)
+    linked = all(_ratio(big, small).terms for big, small in pairs)
+    return tuple(chain) if linked else (Affine.const(1),)
+
+
+def _splits(access: Access, strides: tuple[Affine, ...]) -> bool:
+    """Whether every term of the index belongs to exactly one stride of the chain."""
+    return all(_level((c, m), strides) >= 0 for c, m in access.index.terms)
+
+
+def _level(term: tuple[int, Monomial], strides: tuple[Affine, ...]) -> int:
+    """The outermost stride that divides `term`."""
+    one = Affine((term,))
+    return max((k for k, s in enumerate(strides) if _ratio(one, s).terms), default=-1)
+
+
+def _ratio(big: Affine, small: Affine) -> Affine:
+    """big / small where small is one term that divides every term of big, else 0."""
+    (coef, mono), *more = small.terms
+    parts = [_divide(c, m, coef, mono) for c, m in big.terms]
+    return Affine() if more or None in parts else Affine.of(p for p in parts if p)
+
+
+def _divide(coef: int, mono: Monomial, by: int, symbols: Monomial) -> tuple[int, Monomial] | None:
+    rest = list(mono)
+    for symbol in symbols:
+        if symbol not in rest:
+            return None
+        rest.remove(symbol)
+    return (coef // by, tuple(rest)) if coef % by == 0 else None
+
+
+def _reach(access: Access, strides: tuple[Affine, ...]) -> Affine:
+    """1 + the largest position along the outermost stride."""
+    outer = strides[-1]
+    binders = [b for b, _ in access.extents]
+    total = Affine.const(1)
+    for binder, extent in access.extents:
+        stride = access.index.coefficient(binder)
+        if _level(stride.terms[0], strides) == len(strides) - 1 and stride.terms[0][0] > 0:
+            total += _ratio(stride, outer) * (extent - 1)
+    for term in access.index.without(*binders).terms:
+        if _level(term, strides) == len(strides) - 1:
+            total += _ratio(Affine((term,)), outer)
+    return total
+
+
+def _larger(a: Affine, b: Affine) -> Affine:
+    """The larger of two reaches; their sum where neither is larger for all sizes."""
+    if all(c >= 0 for c, _ in (a - b).terms):
+        return a
+    return b if all(c >= 0 for c, _ in (b - a).terms) else a + b
