@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Train the tiny Llama of the package on the sources of Python's standard library, on one core.
 
 The directory it writes is a Hugging Face checkpoint: config.json, generation_config.json,
@@ -64,7 +63,6 @@ class Recipe:
     """How long and how fast to learn."""
 
     steps: int
-    seed: int
     step_tokens: int = 4096
     short_share: float = 0.6  # this share of the steps uses rows of half the context
     matrix_rate: float = 0.02  # Muon, for the matrices inside the layers
@@ -265,9 +263,7 @@ def optimisers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
         {"params": norms, "weight_decay": 0.0},
     ]
     return [
-        torch.optim.Muon(
-            matrices, lr=recipe.matrix_rate, momentum=0.95, weight_decay=recipe.decay
-        ),
+        torch.optim.Muon(matrices, lr=recipe.matrix_rate, momentum=0.95, weight_decay=recipe.decay),
         torch.optim.AdamW(groups, lr=recipe.other_rate, betas=(0.9, 0.95), eps=1e-10, fused=True),
     ]
 
@@ -437,26 +433,31 @@ def read_corpus(shape: Shape) -> tuple[Tokenizer, Text, Text]:
     return tokenizer, text, held_out
 
 
-def main() -> None:
-    options = parse_arguments()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    shape, recipe = Shape(), Recipe(steps=options.steps, seed=options.seed)
-    say(f"Python {platform.python_version()}, torch {torch.__version__}, seed {options.seed}")
-    tokenizer, text, held_out = read_corpus(shape)
-    model = Llama(shape)
-    initialise(model)
-    start, mean = time.perf_counter(), math.log(shape.vocab)
+def train(model: Llama, text: Text, tokenizer: Tokenizer, options: argparse.Namespace) -> float:
+    """Run the recipe with progress and checkpoints on the way; returns the seconds it took."""
+    shape, recipe = Shape(), Recipe(options.steps)
+    start, mean = time.perf_counter(), 0.0
     for step, loss in enumerate(learn(model, text, shape, recipe), start=1):
         mean += (loss - mean) * max(0.02, 1 / step)
         show_progress(step, recipe, mean, time.perf_counter() - start)
         if step % options.save_every == 0:
             write_checkpoint(options.out, model, tokenizer, shape)
-    seconds = time.perf_counter() - start
     write_checkpoint(options.out, model, tokenizer, shape)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    options = parse_arguments()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    say(f"Python {platform.python_version()}, torch {torch.__version__}, seed {options.seed}")
+    shape = Shape()
+    tokenizer, text, held_out = read_corpus(shape)
+    model = Llama(shape)
+    initialise(model)
+    seconds = train(model, text, tokenizer, options)
     bits = bits_per_byte(rounded(model, shape), held_out, shape.context)
-    print(f"{recipe.steps * recipe.step_tokens} tokens in {seconds:.0f} s, "
-          f"held out: {bits:.4f} bits per byte")  # fmt: skip
+    print(f"{options.steps} steps in {seconds:.0f} s, held out: {bits:.4f} bits per byte")
 
 
 if __name__ == "__main__":
