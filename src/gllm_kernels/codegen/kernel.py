@@ -1,0 +1,432 @@
+"""Kernel IR: structured loops over vector SSA values, between the trace and machine code.
+
+    Kernel ::= name(params) { Stmt* }
+    Stmt   ::= Inst(dst = op args, imm)
+             | Loop(iv from lo below hi by step, carrying phis) { Stmt* yields }
+             | If(lhs < rhs) { Stmt* }
+
+A value is an integer id, defined once. Its type is I64 (counters, addresses, masks of sizes), VEC
+(`lanes` 32-bit lanes, float or integer bits) or MASK (one bit per lane). A kernel knows nothing of
+registers; `lanes` is the only thing it knows of the instruction set.
+
+Every kernel has the signature  void kernel(const int64_t *args, int64_t begin, int64_t end,
+void *scratch)  where `args` holds one 8-byte slot per param.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from ..trace.affine import Affine
+from ..trace.ir import float_bits
+
+I64, VEC, MASK, VOID = "i64", "vec", "mask", "void"
+
+
+class K(StrEnum):
+    """One name per kernel operation; types and meaning are in `TABLE`."""
+
+    # integers
+    ICONST = "iconst"
+    ARG = "arg"
+    BEGIN = "begin"
+    END = "end"
+    SCRATCH = "scratch"
+    IADD = "iadd"
+    ISUB = "isub"
+    IMUL = "imul"
+    IAND = "iand"
+    IMIN = "imin"
+    IMAX = "imax"
+    IDIV = "idiv"
+    # memory
+    LOAD = "load"
+    LOADM = "loadm"
+    BCAST = "bcast"
+    ILOAD32 = "iload32"
+    STORE = "store"
+    STOREM = "storem"
+    STORE1 = "store1"
+    PREFETCH = "prefetch"
+    # vectors
+    VCONST = "vconst"
+    VLANES = "vlanes"
+    ARGF = "argf"
+    SPLAT = "splat"
+    VADD = "vadd"
+    VSUB = "vsub"
+    VMUL = "vmul"
+    VDIV = "vdiv"
+    VMAX = "vmax"
+    VMIN = "vmin"
+    VSQRT = "vsqrt"
+    VFMA = "vfma"
+    VFNMA = "vfnma"
+    VROUND = "vround"
+    VSCALEF = "vscalef"
+    VAND = "vand"
+    VOR = "vor"
+    VXOR = "vxor"
+    VANDN = "vandn"
+    VSHL = "vshl"
+    VSHR = "vshr"
+    VSAR = "vsar"
+    VIADD = "viadd"
+    VISUB = "visub"
+    VI2F = "vi2f"
+    VF2I = "vf2i"
+    # masks
+    FIRST = "first"
+    VLT = "vlt"
+    VLE = "vle"
+    VEQ = "veq"
+    VUNORD = "vunord"
+    MAND = "mand"
+    MOR = "mor"
+    MNOT = "mnot"
+    SELECT = "select"
+    # across lanes
+    HSUM = "hsum"
+    HMAX = "hmax"
+    HMIN = "hmin"
+    PERMUTE = "permute"
+    UNPACKLO32 = "unpacklo32"
+    UNPACKHI32 = "unpackhi32"
+    UNPACKLO64 = "unpacklo64"
+    UNPACKHI64 = "unpackhi64"
+    SHUF128 = "shuf128"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Types of arguments and result, and the meaning in words where the name does not say it."""
+
+    args: tuple[str, ...]
+    result: str
+    meaning: str = ""
+
+
+_MEM = (I64, I64)  # address = base + index*imm.scale + imm.disp
+
+# fmt: off
+TABLE: dict[K, Row] = {
+    K.ICONST:   Row((), I64, "imm"),
+    K.ARG:      Row((), I64, "args[imm], imm = param name"),
+    K.BEGIN:    Row((), I64, "first unit of this call"),
+    K.END:      Row((), I64, "one past the last unit"),
+    K.SCRATCH:  Row((), I64, "address of the thread's scratch memory"),
+    K.IADD:     Row((I64, I64), I64),
+    K.ISUB:     Row((I64, I64), I64),
+    K.IMUL:     Row((I64, I64), I64),
+    K.IAND:     Row((I64, I64), I64),
+    K.IMIN:     Row((I64, I64), I64, "signed"),
+    K.IMAX:     Row((I64, I64), I64, "signed"),
+    K.IDIV:     Row((I64, I64), I64, "both non-negative, rounds down"),
+    K.LOAD:     Row(_MEM, VEC, "lanes consecutive 32-bit elements, unaligned"),
+    K.LOADM:    Row((*_MEM, MASK), VEC, "as load; 0 and no access where the mask is off"),
+    K.BCAST:    Row(_MEM, VEC, "one element in all lanes"),
+    K.ILOAD32:  Row(_MEM, I64, "one int32, sign-extended"),
+    K.STORE:    Row((*_MEM, VEC), VOID),
+    K.STOREM:   Row((*_MEM, MASK, VEC), VOID, "no access where the mask is off"),
+    K.STORE1:   Row((*_MEM, VEC), VOID, "lane 0 only"),
+    K.PREFETCH: Row(_MEM, VOID, "imm.level 0..2: keep in L1, L2, L3"),
+    K.VCONST:   Row((), VEC, "imm = 32 bits in all lanes"),
+    K.VLANES:   Row((), VEC, "integer lanes 0, 1, 2, ..."),
+    K.ARGF:     Row((), VEC, "the float in args[imm], in all lanes"),
+    K.SPLAT:    Row((I64,), VEC, "low 32 bits of an integer in all lanes"),
+    K.VADD:     Row((VEC, VEC), VEC),
+    K.VSUB:     Row((VEC, VEC), VEC),
+    K.VMUL:     Row((VEC, VEC), VEC),
+    K.VDIV:     Row((VEC, VEC), VEC),
+    K.VMAX:     Row((VEC, VEC), VEC, "a > b ? a : b"),
+    K.VMIN:     Row((VEC, VEC), VEC, "a < b ? a : b"),
+    K.VSQRT:    Row((VEC,), VEC),
+    K.VFMA:     Row((VEC, VEC, VEC), VEC, "a*b + c, rounded once"),
+    K.VFNMA:    Row((VEC, VEC, VEC), VEC, "c - a*b, rounded once"),
+    K.VROUND:   Row((VEC,), VEC, "nearest integer, ties to even"),
+    K.VSCALEF:  Row((VEC, VEC), VEC, "a * 2**floor(b), denormals and overflow exact"),
+    K.VAND:     Row((VEC, VEC), VEC, "bits"),
+    K.VOR:      Row((VEC, VEC), VEC, "bits"),
+    K.VXOR:     Row((VEC, VEC), VEC, "bits"),
+    K.VANDN:    Row((VEC, VEC), VEC, "~a & b"),
+    K.VSHL:     Row((VEC,), VEC, "integer lanes << imm"),
+    K.VSHR:     Row((VEC,), VEC, "unsigned lanes >> imm"),
+    K.VSAR:     Row((VEC,), VEC, "signed lanes >> imm"),
+    K.VIADD:    Row((VEC, VEC), VEC, "integer lanes, wrapping"),
+    K.VISUB:    Row((VEC, VEC), VEC, "integer lanes, wrapping"),
+    K.VI2F:     Row((VEC,), VEC, "int32 to float"),
+    K.VF2I:     Row((VEC,), VEC, "float to int32, nearest even"),
+    K.FIRST:    Row((I64,), MASK, "lanes < a; a <= 0: none, a >= lanes: all"),
+    K.VLT:      Row((VEC, VEC), MASK, "ordered: false on NaN"),
+    K.VLE:      Row((VEC, VEC), MASK),
+    K.VEQ:      Row((VEC, VEC), MASK),
+    K.VUNORD:   Row((VEC, VEC), MASK, "either is NaN"),
+    K.MAND:     Row((MASK, MASK), MASK),
+    K.MOR:      Row((MASK, MASK), MASK),
+    K.MNOT:     Row((MASK,), MASK),
+    K.SELECT:   Row((MASK, VEC, VEC), VEC, "mask ? a : b"),
+    K.HSUM:     Row((VEC,), VEC, "sum over lanes (halving tree) in all lanes"),
+    K.HMAX:     Row((VEC,), VEC, "halving tree of vmax(upper half, lower half), in all lanes"),
+    K.HMIN:     Row((VEC,), VEC, "halving tree of vmin(upper half, lower half), in all lanes"),
+    K.PERMUTE:  Row((VEC,), VEC, "lane i = a[imm[i]], imm = tuple of lanes"),
+    K.UNPACKLO32: Row((VEC, VEC), VEC, "per 128 bits: a0 b0 a1 b1"),
+    K.UNPACKHI32: Row((VEC, VEC), VEC, "per 128 bits: a2 b2 a3 b3"),
+    K.UNPACKLO64: Row((VEC, VEC), VEC, "per 128 bits: a01 b01"),
+    K.UNPACKHI64: Row((VEC, VEC), VEC, "per 128 bits: a23 b23"),
+    # imm = one block number per 128 bits: lanes 16 (i, j, k, l) -> a[i] a[j] b[k] b[l]; 8 (i, k)
+    K.SHUF128:  Row((VEC, VEC), VEC, "first half of its 128-bit blocks: a's, second: b's, by imm"),
+}
+# fmt: on
+
+SIDE_EFFECTS = frozenset({K.STORE, K.STOREM, K.STORE1, K.PREFETCH})
+
+
+@dataclass(frozen=True, slots=True)
+class Mem:
+    """How an address is formed: base + index*scale + disp bytes; scale is 1, 2, 4 or 8."""
+
+    scale: int = 4
+    disp: int = 0
+    level: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inst:
+    """dst = op(args); `origin` says which trace value or stage asked for it."""
+
+    dst: int
+    op: K
+    args: tuple[int, ...] = ()
+    imm: object = None
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """for (iv = lo; iv < hi; iv += step): phis start as inits and take the yields each round.
+
+    After the loop `results` hold the last phis. `lo`, `hi` and `inits` are values; `step` is a
+    positive constant.
+    """
+
+    iv: int
+    lo: int
+    hi: int
+    step: int
+    inits: tuple[int, ...]
+    phis: tuple[int, ...]
+    body: tuple[Stmt, ...]
+    yields: tuple[int, ...]
+    results: tuple[int, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class If:
+    """Run the body when lhs < rhs (signed)."""
+
+    lhs: int
+    rhs: int
+    body: tuple[Stmt, ...]
+
+
+Stmt = Inst | Loop | If
+
+
+@dataclass(frozen=True, slots=True)
+class KParam:
+    """One slot of `args`. kind: ptr | i64 | f32."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A whole kernel. `units` and `scratch` are polynomials over its i64 params."""
+
+    name: str
+    lanes: int
+    params: tuple[KParam, ...]
+    body: tuple[Stmt, ...]
+    units: Affine  # how many units a full call covers: begin, end lie in [0, units]
+    grain: int  # units per tile handed to a thread; tiles start at multiples of it
+    unit: str = "element"  # what one unit is, in words
+    scratch: Affine = field(default_factory=Affine)  # bytes of scratch per thread
+
+    def __str__(self) -> str:
+        from .render import render
+
+        return render(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value under construction; arithmetic on it appends to its builder."""
+
+    builder: KernelBuilder
+    id: int
+    type: str
+
+    def __add__(self, other: Value | int | float) -> Value:
+        return self.builder.binary(K.IADD, K.VADD, self, other)
+
+    def __sub__(self, other: Value | int | float) -> Value:
+        return self.builder.binary(K.ISUB, K.VSUB, self, other)
+
+    def __mul__(self, other: Value | int | float) -> Value:
+        return self.builder.binary(K.IMUL, K.VMUL, self, other)
+
+    def __truediv__(self, other: Value | float) -> Value:
+        return self.builder.binary(K.IDIV, K.VDIV, self, other)
+
+    def __and__(self, other: Value | int) -> Value:
+        return self.builder.binary(K.IAND, K.VAND, self, other)
+
+
+class LoopScope:
+    """What `with builder.loop(...) as loop:` gives: `iv`, `phis`, `yields(...)`, later `results`."""
+
+    def __init__(self, iv: Value, phis: tuple[Value, ...]) -> None:
+        self.iv, self.phis = iv, phis
+        self.yielded: tuple[Value, ...] = ()
+        self.results: tuple[Value, ...] = ()
+
+    def yields(self, *values: Value) -> None:
+        self.yielded = values
+
+
+class KernelBuilder:
+    """Appends statements; `build` returns the frozen kernel.
+
+    Integer, constant and argument leaves are hash-consed per open region, so asking twice for the
+    same constant costs nothing.
+    """
+
+    def __init__(self, name: str, lanes: int, params: tuple[KParam, ...]) -> None:
+        self.name, self.lanes, self.params = name, lanes, params
+        self.regions: list[list[Stmt]] = [[]]
+        self.known: list[dict[tuple, Value]] = [{}]
+        self.count = 0
+        self.origin = ""
+
+    # -- values ---------------------------------------------------------------------------------
+    def fresh(self, type_: str) -> Value:
+        self.count += 1
+        return Value(self, self.count - 1, type_)
+
+    def emit(self, op: K, *args: Value, imm: object = None) -> Value:
+        """Append `op`; pure operations already available in an open region are reused."""
+        key = (op, tuple(a.id for a in args), imm)
+        pure = op not in SIDE_EFFECTS and op not in LOADS
+        if pure:
+            for table in self.known:
+                if key in table:
+                    return table[key]
+        value = self.fresh(TABLE[op].result)
+        inst = Inst(value.id, op, tuple(a.id for a in args), imm, self.origin)
+        self.regions[-1].append(inst)
+        if pure:
+            self.known[-1][key] = value
+        return value
+
+    def binary(self, iop: K, vop: K, a: Value, b: Value | int | float) -> Value:
+        if not isinstance(b, Value):
+            b = self.int(int(b)) if a.type == I64 else self.const(float(b))
+        return self.emit(iop if a.type == I64 else vop, a, b)
+
+    def int(self, value: int) -> Value:
+        return self.emit(K.ICONST, imm=value)
+
+    def const(self, value: float) -> Value:
+        """A float32 in all lanes."""
+        return self.bits(float_bits(value))
+
+    def bits(self, value: int) -> Value:
+        """32 bits in all lanes."""
+        return self.emit(K.VCONST, imm=value & 0xFFFFFFFF)
+
+    def arg(self, name: str) -> Value:
+        kind = next(p.kind for p in self.params if p.name == name)
+        return self.emit(K.ARGF if kind == "f32" else K.ARG, imm=name)
+
+    # -- memory ---------------------------------------------------------------------------------
+    def load(self, base: Value, index: Value, scale: int = 4, disp: int = 0,
+             mask: Value | None = None) -> Value:
+        mem = Mem(scale, disp)
+        if mask is None:
+            return self.emit(K.LOAD, base, index, imm=mem)
+        return self.emit(K.LOADM, base, index, mask, imm=mem)
+
+    def broadcast(self, base: Value, index: Value, scale: int = 4, disp: int = 0) -> Value:
+        return self.emit(K.BCAST, base, index, imm=Mem(scale, disp))
+
+    def store(self, base: Value, index: Value, value: Value, scale: int = 4, disp: int = 0,
+              mask: Value | None = None) -> None:
+        mem = Mem(scale, disp)
+        if mask is None:
+            self.emit(K.STORE, base, index, value, imm=mem)
+        else:
+            self.emit(K.STOREM, base, index, mask, value, imm=mem)
+
+    # -- control --------------------------------------------------------------------------------
+    @contextmanager
+    def loop(self, lo: Value | int, hi: Value | int, step: int, *inits: Value,
+             name: str = "") -> Iterator[LoopScope]:
+        """`with b.loop(0, n, 16, acc) as l: l.yields(l.phis[0] + x)`; then `l.results[0]`."""
+        lo = lo if isinstance(lo, Value) else self.int(lo)
+        hi = hi if isinstance(hi, Value) else self.int(hi)
+        scope = LoopScope(self.fresh(I64), tuple(self.fresh(v.type) for v in inits))
+        self.push()
+        yield scope
+        body = self.pop()
+        scope.results = tuple(self.fresh(v.type) for v in inits)
+        ids = tuple(tuple(v.id for v in group)
+                    for group in (inits, scope.phis, scope.yielded, scope.results))
+        self.regions[-1].append(Loop(scope.iv.id, lo.id, hi.id, step, ids[0], ids[1], body,
+                                     ids[2], ids[3], name))
+
+    @contextmanager
+    def when_less(self, lhs: Value | int, rhs: Value | int) -> Iterator[None]:
+        lhs = lhs if isinstance(lhs, Value) else self.int(lhs)
+        rhs = rhs if isinstance(rhs, Value) else self.int(rhs)
+        self.push()
+        yield
+        body = self.pop()
+        self.regions[-1].append(If(lhs.id, rhs.id, body))
+
+    def push(self) -> None:
+        self.regions.append([])
+        self.known.append({})
+
+    def pop(self) -> tuple[Stmt, ...]:
+        self.known.pop()
+        return tuple(self.regions.pop())
+
+    def build(self, units: Affine, grain: int, unit: str = "element",
+              scratch: Affine | None = None) -> Kernel:
+        """The frozen kernel, checked by `spec.check`."""
+        from .spec import check
+
+        kernel = Kernel(self.name, self.lanes, self.params, tuple(self.regions[0]), units, grain,
+                        unit, scratch or Affine())
+        check(kernel)
+        return kernel
+
+
+LOADS = frozenset({K.LOAD, K.LOADM, K.BCAST, K.ILOAD32})
+
+
+def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
+    """Every statement, outer ones before what they contain."""
+    for stmt in body:
+        yield stmt
+        if not isinstance(stmt, Inst):
+            yield from walk(stmt.body)
+
+
+def with_body(kernel: Kernel, body: tuple[Stmt, ...]) -> Kernel:
+    return replace(kernel, body=body)
