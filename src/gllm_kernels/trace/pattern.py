@@ -19,6 +19,7 @@ from .spec import free_symbols
 class ComputePattern(StrEnum):
     """What decides the generator and the fusion rules of a trace."""
 
+    OPAQUE = "opaque"  # no trace: the function is called as it is
     ELEMENTWISE = "elementwise"
     INJECTIVE = "injective"
     REDUCTION = "reduction"

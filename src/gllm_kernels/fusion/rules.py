@@ -1,0 +1,186 @@
+"""Which edges may be fused, and why not: one row per constraint and one row per rule.
+
+A fused edge is a substitution: the consumer's load becomes the producer's body at the consumer's
+coordinates. Every row is a function of one `Candidate` that returns a reason to refuse, or "".
+Fusing removes an edge for good and never adds one, so planning ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..graph.bind import Access, TensorTrace
+from ..graph.dag import SemanticDAG, TensorEdge
+from ..trace.affine import Affine
+from ..trace.ir import Op
+from ..trace.pattern import ComputePattern, pattern_of
+from .linear import linearise
+from .profile import DeviceProfile
+
+CONTRACTIONS = (ComputePattern.GEMM, ComputePattern.GEMV)
+
+
+class FusionMode(StrEnum):
+    """How a producer's value reaches its consumer."""
+
+    EPILOGUE = "epilogue"  # in the accumulators of a contraction
+    LOOP = "loop"  # in registers, one loop nest for both
+    TILE = "tile"  # in cache, produced inside the consumer's MC loop
+    COMPUTE_ROOT = "compute-root"  # in memory, as a whole, before the consumer starts
+    SHARED_INPUT = "shared-input"  # several contractions pack one input once
+    NORM_INTO_GEMM = "norm-into-gemm"  # a row scale applied while packing
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An edge under judgement: the producer's group and the consumer's own trace."""
+
+    dag: SemanticDAG
+    edge: TensorEdge
+    producer: TensorTrace | None
+    consumer: TensorTrace | None
+    group: tuple[int, ...]
+    profile: DeviceProfile
+
+    def name(self, index: int) -> str:
+        return self.dag.graph.nodes[index].name
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`applies` decides on the two patterns, `refuse` on everything else."""
+
+    mode: FusionMode
+    applies: Callable[[ComputePattern, ComputePattern], bool]
+    refuse: Callable[[Candidate], str]
+    benefit: Callable[[Candidate], str]
+
+
+# -- constraints that hold for every rule -----------------------------------------------------------
+def _scalar(c: Candidate) -> str:
+    return "the scalar ISA calls the operators' own functions" if c.profile.isa == "scalar" else ""
+
+
+def _opaque(c: Candidate) -> str:
+    for index in (c.edge.producer, c.edge.consumer):
+        if c.dag.graph.nodes[index].op.trace is None:
+            return f"{c.name(index)} is opaque: {c.dag.graph.nodes[index].op.opaque}"
+    return ""
+
+
+def _private(c: Candidate) -> str:
+    if c.edge.private:
+        return ""
+    kind = c.dag.graph.buffer(c.edge.view.buffer).kind
+    return f"{c.edge.view.buffer} must be in memory: it is {'a state' if kind == 'state' else 'an output'}"
+
+
+def _exact(c: Candidate) -> str:
+    return "" if c.edge.exact else f"reads {c.edge.view}, which is not the view that was written"
+
+
+def _consumers(c: Candidate) -> str:
+    if c.edge.consumers == 1:
+        return ""
+    return f"{c.edge.consumers} consumers: fusing would compute it {c.edge.consumers} times"
+
+
+def _single_store(c: Candidate) -> str:
+    stores = c.producer.stores
+    coords = [str(x) for x in stores[0].target.coords]
+    whole = sorted(coords) == sorted(b for b, _ in c.producer.domain)
+    return "" if len(stores) == 1 and whole else "the producer writes it in several pieces"
+
+
+def _overwritten(c: Candidate) -> str:
+    """A producer moves down to its consumer; nothing in between may write what it reads."""
+    reads = {a.view.buffer for a in c.producer.accesses()}
+    between = range(min(c.group), c.edge.consumer)
+    for node in (c.dag.graph.nodes[i] for i in between if i not in c.group):
+        for _, view in node.outputs:
+            if view.buffer in reads:
+                return f"{node.name} writes {view.buffer} in between"
+    return ""
+
+
+CONSTRAINTS = (_scalar, _opaque, _private, _exact, _consumers, _single_store, _overwritten)
+
+
+# -- rules ------------------------------------------------------------------------------------------
+def loads_of(trace: TensorTrace, edge: TensorEdge) -> list[Access]:
+    """Where the consumer reads the edge's view."""
+    return [op.imm for op in trace.body if op.op is Op.LOAD and op.imm.view == edge.view]
+
+
+def operands_of(trace: TensorTrace) -> int:
+    """Distinct elements a trace loads per round."""
+    return sum(1 for op in trace.body if op.op is Op.LOAD)
+
+
+def _epilogue_registers(c: Candidate) -> str:
+    """Accumulators fill all but a few registers; an epilogue gets what one row of the tile leaves."""
+    extra = operands_of(c.consumer) - 1
+    free = c.profile.vector_registers // 4
+    if extra <= free:
+        return ""
+    return f"{extra} extra operands, {free} of {c.profile.vector_registers} registers are free"
+
+
+def _recompute(c: Candidate) -> str:
+    """A producer with reductions may be read at the loop's own position only."""
+    own = {tuple(Affine.sym(b) for b, _ in c.consumer.domain)}
+    coords = {a.coords for a in loads_of(c.consumer, c.edge)}
+    if not c.producer.reduces() or coords <= own:
+        return ""
+    return "its reductions would run again for every element of the consumer's row"
+
+
+def _saved(c: Candidate) -> str:
+    return f"{c.edge.bytes} bytes stay in registers"
+
+
+def _epilogue_saved(c: Candidate) -> str:
+    return f"{_saved(c)}, {operands_of(c.consumer) - 1} extra operand(s)"
+
+
+def _row_loop(pattern: ComputePattern) -> bool:
+    return pattern not in CONTRACTIONS and pattern is not ComputePattern.OPAQUE
+
+
+def _pointwise(pattern: ComputePattern) -> bool:
+    return pattern in (ComputePattern.ELEMENTWISE, ComputePattern.INJECTIVE)
+
+
+# fmt: off
+RULES: tuple[Rule, ...] = (
+    Rule(FusionMode.EPILOGUE, lambda p, c: p in CONTRACTIONS and _pointwise(c),
+         lambda c: _recompute(c) or _epilogue_registers(c), _epilogue_saved),
+    Rule(FusionMode.LOOP, lambda p, c: _row_loop(p) and _row_loop(c), _recompute, _saved),
+)
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """mode is None when the edge stays in memory."""
+
+    mode: FusionMode | None
+    reason: str
+
+
+def judge(candidate: Candidate) -> Verdict:
+    """The first rule whose patterns fit decides; a refusal is data."""
+    for constraint in CONSTRAINTS:
+        reason = constraint(candidate)
+        if reason:
+            return Verdict(None, reason)
+    produced, consumed = (pattern_of(linearise("group", t).trace)
+                          for t in (candidate.producer, candidate.consumer))
+    for rule in RULES:
+        if rule.applies(produced, consumed):
+            reason = rule.refuse(candidate)
+            return Verdict(None, reason) if reason else Verdict(rule.mode, rule.benefit(candidate))
+    return Verdict(None, f"a {consumed} reads each element of a {produced} more than once; "
+                         f"{candidate.edge.bytes} bytes go through memory")

@@ -1,0 +1,116 @@
+"""An operator as the graph sees it: its parameters, their shapes, and what it computes.
+
+The shapes come from the trace's own indices; only an opaque operator (called, never lifted) states
+them in its catalogue row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import ShapeError
+from ..trace.affine import Affine
+from ..trace.ir import OpTrace, Param, Store
+from ..trace.pattern import ComputePattern, pattern_of
+
+DTYPES = {"float": "float32", "int32_t": "int32", "int64_t": "int64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """`trace` is None for an opaque operator. `shapes` are in the operator's own dimensions."""
+
+    name: str
+    symbol: str
+    params: tuple[Param, ...]
+    shapes: tuple[tuple[str, tuple[Affine, ...]], ...]
+    trace: OpTrace | None = None
+    defaults: tuple[tuple[str, float], ...] = ()
+    result: str = ""  # ctype of the returned value, "" for none
+    opaque: str = ""  # the reason when it is called, not lifted
+
+    def shape(self, param: str) -> tuple[Affine, ...]:
+        return dict(self.shapes)[param]
+
+    def names(self, *roles: str) -> tuple[str, ...]:
+        return tuple(p.name for p in self.params if p.role in roles)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.names("in", "inout")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        found = self.names("out", "inout")
+        return found + (("return",) if self.result else ())
+
+    def dtype(self, param: str) -> str:
+        if param == "return":
+            return DTYPES[self.result]
+        return DTYPES[next(p.ctype for p in self.params if p.name == param)]
+
+    @property
+    def pattern(self) -> ComputePattern:
+        return ComputePattern.OPAQUE if self.trace is None else pattern_of(self.trace)
+
+    @property
+    def is_flat(self) -> bool:
+        """One dimension, every access at the loop's own position: any rank and broadcasting go."""
+        return self.pattern is ComputePattern.ELEMENTWISE and len(_domain(self.trace)) == 1
+
+
+def _domain(trace: OpTrace) -> tuple[tuple[str, Affine], ...]:
+    return trace.stores[0].domain
+
+
+def solve_dims(op: Operator, sizes: dict[str, tuple[Affine, ...]],
+               given: dict[str, Affine]) -> tuple[dict[str, Affine], list[Bound]]:
+    """The operator's dimensions from the (trailing) shapes of its arrays.
+
+    A size `n` or `2*d` binds or checks its dimension. A sum such as `pos + t` is a lower bound on
+    the array: it comes back as a Bound, to be checked when the sizes are known.
+    """
+    env = dict(given)
+    for name, have in sizes.items():
+        for axis, (want, size) in enumerate(zip(op.shape(name), have)):
+            if len(want.terms) == 1 and len(want.terms[0][1]) == 1:
+                _bind(op, name, axis, want, size, env)
+    bounds = [Bound(f"{op.name}: axis {axis} of `{name}`", want.substitute(env), size)
+              for name, have in sizes.items()
+              for axis, (want, size) in enumerate(zip(op.shape(name), have)) if len(want.terms) > 1]
+    missing = [d for d in op.names("dim") if d not in env]
+    if missing:
+        raise ShapeError(f"{op.name}: give `{missing[0]}=`; no array argument determines it")
+    return env, bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """`need <= have`, to hold for every call."""
+
+    what: str
+    need: Affine
+    have: Affine
+
+    def check(self, dims: dict[str, int]) -> None:
+        need, have = self.need.evaluate(dims), self.have.evaluate(dims)
+        if need > have:
+            raise ShapeError(f"{self.what} has {have} elements, {need} are needed "
+                             f"({self.need} with {dims or 'these sizes'})")
+
+
+def _bind(op: Operator, name: str, axis: int, want: Affine, size: Affine,
+          env: dict[str, Affine]) -> None:
+    (coef, (dim,)), = want.terms
+    if any(c % coef for c, _ in size.terms):
+        raise ShapeError(f"{op.name}: axis {axis} of `{name}` has size {size}, which must be a "
+                         f"multiple of {coef}")
+    value = Affine(tuple((c // coef, m) for c, m in size.terms))
+    if env.setdefault(dim, value) != value:
+        raise ShapeError(f"{op.name}: axis {axis} of `{name}` has size {size}, wanted "
+                         f"{want.substitute(env)} ({want} with {dim} = {env[dim]})")
+
+
+def identity_store(trace: OpTrace, store: Store) -> bool:
+    """Whether the store writes position i of a flat array in round i."""
+    return len(store.domain) == 1 and store.index == Affine.sym(store.domain[0][0])
