@@ -10,7 +10,7 @@ from ..graph.ir import Node
 from ..trace.affine import Affine
 from ..trace.ir import BodyBuilder, Op
 from .profile import DeviceProfile
-from .rules import Candidate, FusionMode, Verdict, judge, loads_of
+from .rules import Candidate, FusionMode, Verdict, judge, loads_of, refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +89,26 @@ class _Planner:
         """Judge the edges from the latest producer, refuse the others, merge when allowed."""
         first = edges[0]
         host = self.groups[self.home[first.producer]]
-        verdict = self._judge(first, host, own)
+        verdict = judge(self._candidate(first, own))
         for edge in edges:
             same = (edge.producer, edge.view) == (first.producer, first.view)
-            made = verdict if same else Verdict(None, _LATEST.format(self.name(first.producer)))
+            made = verdict if same else Verdict(None, self._elsewhere(edge, first, own))
             self.decisions.append(EdgeDecision(edge, made.mode, made.reason))
         if verdict.mode is None:
             return own
         del self.groups[self.home[first.producer]]
         return FusionGroup(host.nodes + own.nodes, substitute(host.trace, own.trace, first))
 
-    def _judge(self, edge: TensorEdge, host: FusionGroup, own: FusionGroup) -> Verdict:
-        candidate = Candidate(self.dag, edge, host.trace, own.trace, host.nodes, self.profile)
-        return judge(candidate)
+    def _candidate(self, edge: TensorEdge, own: FusionGroup) -> Candidate:
+        host = self.groups[self.home[edge.producer]]
+        return Candidate(self.dag, edge, host.trace, own.trace, host.nodes, self.profile)
+
+    def _elsewhere(self, edge: TensorEdge, first: TensorEdge, own: FusionGroup) -> str:
+        latest = f"the node follows its latest producer, {self.name(first.producer)}"
+        return refusal(self._candidate(edge, own)) or f"{latest}; this operand comes from memory"
 
     def name(self, index: int) -> str:
         return self.dag.graph.nodes[index].name
-
-
-_LATEST = "the node follows its latest producer, {}; this operand comes from memory"
 
 
 def substitute(producer: TensorTrace, consumer: TensorTrace, edge: TensorEdge) -> TensorTrace:

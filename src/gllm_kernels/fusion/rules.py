@@ -170,12 +170,16 @@ class Verdict:
     reason: str
 
 
+def refusal(candidate: Candidate) -> str:
+    """The first constraint that fails, in words, or ""."""
+    return next(filter(None, (constraint(candidate) for constraint in CONSTRAINTS)), "")
+
+
 def judge(candidate: Candidate) -> Verdict:
     """The first rule whose patterns fit decides; a refusal is data."""
-    for constraint in CONSTRAINTS:
-        reason = constraint(candidate)
-        if reason:
-            return Verdict(None, reason)
+    reason = refusal(candidate)
+    if reason:
+        return Verdict(None, reason)
     produced, consumed = (pattern_of(linearise("group", t).trace)
                           for t in (candidate.producer, candidate.consumer))
     for rule in RULES:

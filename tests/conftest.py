@@ -1,0 +1,6 @@
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# shared test modules (traces, guard, blocks) are imported by name from any test folder
+sys.path[:0] = [str(HERE), str(HERE / "fusion")]

@@ -1,0 +1,102 @@
+import blocks
+import numpy as np
+import pytest
+
+from gllm_kernels.fusion.buffers import plan_buffers
+from gllm_kernels.fusion.interp import run_plan
+from gllm_kernels.fusion.linear import linearise
+from gllm_kernels.fusion.plan import plan_fusion
+from gllm_kernels.fusion.profile import DeviceProfile
+from gllm_kernels.fusion.rules import FusionMode
+from gllm_kernels.graph.dag import build_dag
+from gllm_kernels.graph.interp import run_graph
+
+WIDE = DeviceProfile("avx512", 16, 32, 32 << 10, 1 << 20, 32 << 20, 2)
+SCALAR = DeviceProfile("scalar", 1, 0, 32 << 10, 1 << 20, 32 << 20, 2)
+GRAPHS = {"chain": blocks.chain, "diamond": blocks.diamond, "llama": blocks.llama_layer}
+
+
+def planned(graph, profile=WIDE):
+    return plan_fusion(build_dag(graph), profile)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("profile", (WIDE, SCALAR), ids=lambda p: p.isa)
+@pytest.mark.parametrize("dims", ({"tokens": 1, "pos": 0}, {"tokens": 5, "pos": 3}), ids=str)
+def test_a_plan_computes_what_its_graph_computes(name, profile, dims):
+    g, graph = GRAPHS[name]()
+    plan = planned(graph, profile)
+    one, two = (blocks.arguments(g, graph, dims) for _ in range(2))
+    wanted, got = run_graph(graph, one, dims), run_plan(plan, plan_buffers(plan), two, dims)
+    np.testing.assert_array_equal(got["y"], wanted["y"])
+    assert not np.isnan(got["y"]).any()
+    for state in ("k", "v"):
+        if state in one:
+            np.testing.assert_array_equal(one[state], two[state])
+
+
+def test_a_chain_becomes_one_group_and_one_store():
+    plan = planned(blocks.chain()[1])
+    assert [plan.name(g) for g in plan.groups] == ["vec_add+silu+vec_mul"]
+    assert {d.mode for d in plan.decisions} == {FusionMode.LOOP}
+    assert len(plan.groups[0].trace.stores) == 1
+
+
+def test_a_value_with_two_consumers_stays_in_memory():
+    plan = planned(blocks.diamond()[1])
+    reasons = [d.reason for d in plan.decisions if d.edge.producer == 0]
+    assert reasons[0] == "2 consumers: fusing would compute it 2 times"
+    assert [plan.name(g) for g in plan.groups] == ["silu", "vec_mul+vec_add"]
+
+
+def test_a_llama_layer_fuses_its_epilogues():
+    plan = planned(blocks.llama_layer()[1])
+    names = [plan.name(g) for g in plan.groups]
+    assert "gemm_bt+vec_scale+vec_add" in names and "gemm_bt+swiglu" in names
+    assert names.count("gemm_bt+vec_add") == 2
+    assert len(plan.decisions) == len(plan.dag.edges)
+    assert all(d.reason for d in plan.decisions)
+
+
+def test_groups_of_other_sizes_share_their_trace():
+    """Q, K, V, up (four shapes, two of them square) are one kernel; so are both residual products."""
+    plan = planned(blocks.llama_layer()[1])
+    traces = {}
+    for group in plan.groups:
+        traces.setdefault(plan.name(group), set()).add(linearise("group", group.trace).trace)
+    assert {name: len(found) for name, found in traces.items()} == dict.fromkeys(traces, 1)
+
+
+def test_equal_sizes_do_not_change_a_trace():
+    square = planned(blocks.llama_layer(width=24, hidden=24)[1])
+    other = planned(blocks.llama_layer(width=24, hidden=40)[1])
+    assert ([linearise("g", a.trace).trace for a in square.groups]
+            == [linearise("g", b.trace).trace for b in other.groups])
+
+
+def test_scalar_plans_fuse_nothing():
+    plan = planned(blocks.llama_layer()[1], SCALAR)
+    assert all(len(group.nodes) == 1 for group in plan.groups)
+    assert {d.reason for d in plan.decisions} == {"the scalar ISA calls the operators' own functions"}
+
+
+def test_temporaries_share_slots_but_never_overlap():
+    plan = planned(blocks.llama_layer()[1])
+    buffers = plan_buffers(plan)
+    slot = dict(buffers.slot)
+    assert len(buffers.sizes) < len(buffers.lifetimes)
+    for a in buffers.lifetimes:
+        for b in buffers.lifetimes:
+            if a.buffer < b.buffer and slot[a.buffer] == slot[b.buffer]:
+                assert a.last <= b.first or b.last <= a.first
+
+
+def test_a_state_written_in_between_keeps_its_reader_in_place():
+    g, _ = blocks.new_graph()
+    x, s = g.input("x", (4, 8)), g.state("s", (4, 8))
+    before = g.op("silu", s)
+    g.op("vec_add", x, x, out=s)
+    g.output("y", g.op("vec_mul", before, x))
+    plan = planned(g.finish())
+    refused = next(d for d in plan.decisions if d.edge.producer == 0)
+    assert refused.mode is None and "vec_add.1 writes s in between" in refused.reason
