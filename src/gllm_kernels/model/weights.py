@@ -1,0 +1,206 @@
+"""The tensors of a Llama checkpoint, found by name, checked by shape, handed out as f32.
+
+An f32 tensor stays mapped: its pages are the file's and are read when first touched. An f16 or
+bf16 tensor is widened to f32 once, here, which is exact; that copy is the only one, and no second
+tensor is in flight while it is made. Every value is looked at on the way: one that is not finite
+is an error that names its tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FormatError, GllmError
+from .config import LlamaConfig
+from .fields import LAYOUT, read_object, shown
+from .tensorfile import AGAIN, Entry, TensorFile, open_tensors
+
+F32 = NDArray[np.float32]
+Progress = Callable[[int, int], object]  # (bytes done, bytes in all); False cancels
+CHUNK = 1 << 20  # values looked at in one go: 4 MB of f32, about a core's share of cache
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One decoder layer. D hidden, Q = heads x head_dim, K = kv_heads x head_dim, F ffn."""
+
+    attn_norm: F32  # [D]
+    wq: F32  # [Q, D]
+    wk: F32  # [K, D]
+    wv: F32  # [K, D]
+    wo: F32  # [D, Q]
+    ffn_norm: F32  # [D]
+    w_gate: F32  # [F, D]
+    w_up: F32  # [F, D]
+    w_down: F32  # [D, F]
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaWeights:
+    """All tensors, row-major, C-contiguous, float32. A tied head is the embedding itself."""
+
+    embed: F32  # [V, D]
+    layers: tuple[LayerWeights, ...]
+    norm: F32  # [D]
+    head: F32  # [V, D]
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes one decode step reads: every layer, the last norm, the head, one embedding row."""
+        layers = sum(getattr(w, name).nbytes for w in self.layers for name in w.__slots__)
+        return layers + self.norm.nbytes + self.head.nbytes + self.embed[0].nbytes
+
+
+# fmt: off
+LAYER_TENSORS = {  # field of LayerWeights: name in the checkpoint, sizes
+    "attn_norm": ("input_layernorm.weight",          "D"),
+    "wq":        ("self_attn.q_proj.weight",         "QD"),
+    "wk":        ("self_attn.k_proj.weight",         "KD"),
+    "wv":        ("self_attn.v_proj.weight",         "KD"),
+    "wo":        ("self_attn.o_proj.weight",         "DQ"),
+    "ffn_norm":  ("post_attention_layernorm.weight", "D"),
+    "w_gate":    ("mlp.gate_proj.weight",            "FD"),
+    "w_up":      ("mlp.up_proj.weight",              "FD"),
+    "w_down":    ("mlp.down_proj.weight",            "DF"),
+}
+# fmt: on
+EMBED, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+# written by old versions of transformers: derived from rope_theta, so not a weight
+DERIVED_SUFFIX = "rotary_emb.inv_freq"
+
+
+def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor the model needs, with its shape."""
+    sizes = {
+        "V": config.vocab_size,
+        "D": config.hidden_size,
+        "F": config.ffn_size,
+        "Q": config.heads * config.head_dim,
+        "K": config.kv_heads * config.head_dim,
+    }
+    letters = {EMBED: "VD", NORM: "D"} | ({} if config.tied else {HEAD: "VD"})
+    for layer in range(config.layers):
+        for name, axes in LAYER_TENSORS.values():
+            letters[f"model.layers.{layer}.{name}"] = axes
+    return {name: tuple(sizes[axis] for axis in axes) for name, axes in letters.items()}
+
+
+def load_weights(
+    directory: Path, config: LlamaConfig, progress: Progress | None = None
+) -> LlamaWeights:
+    """Map, check and, where stored narrower, widen every tensor of the checkpoint."""
+    homes = find_tensors(directory)
+    shapes = tensor_shapes(config)
+    check_names(directory, homes, shapes, config)
+    for name, shape in shapes.items():
+        check_shape(homes[name].entries[name], shape)
+    total = sum(homes[name].entries[name].size for name in shapes)
+    loaded, done = {}, 0
+    for name in shapes:
+        loaded[name] = load_tensor(homes[name], name)
+        done += homes[name].entries[name].size
+        if progress is not None and progress(done, total) is False:
+            raise GllmError(f"loading {directory} was cancelled by the progress callback")
+    return assemble(loaded, config)
+
+
+def assemble(loaded: dict[str, F32], config: LlamaConfig) -> LlamaWeights:
+    layers = tuple(
+        LayerWeights(
+            **{f: loaded[f"model.layers.{i}.{name}"] for f, (name, _) in LAYER_TENSORS.items()}
+        )
+        for i in range(config.layers)
+    )
+    head = loaded[EMBED] if config.tied else loaded[HEAD]
+    return LlamaWeights(loaded[EMBED], layers, loaded[NORM], head)
+
+
+def find_tensors(directory: Path) -> dict[str, TensorFile]:
+    """Tensor name -> the file that holds it: by the index where there is one, else all files."""
+    index = directory / "model.safetensors.index.json"
+    if index.exists():
+        return find_indexed(directory, index)
+    paths = sorted(directory.glob("*.safetensors"))
+    if not paths:
+        raise FormatError(f"{directory}: no *.safetensors; a model directory holds {LAYOUT}")
+    homes: dict[str, TensorFile] = {}
+    for file in map(open_tensors, paths):
+        for name, entry in file.entries.items():
+            if name in homes:
+                entry.refuse(f"also in {homes[name].path}; keep only one of the two files")
+            homes[name] = file
+    return homes
+
+
+def find_indexed(directory: Path, index: Path) -> dict[str, TensorFile]:
+    places = read_object(index).nested("weight_map")
+    files: dict[str, TensorFile] = {}
+    homes = {}
+    for name in places.values:
+        shard = places.text(name)
+        # a file beside the index: an index must not reach out of its directory
+        if not shard.endswith(".safetensors") or Path(shard).name != shard or "\\" in shard:
+            places.refuse(name, "expected the name of a .safetensors file beside the index")
+        if shard not in files:
+            files[shard] = open_tensors(directory / shard)
+        if name not in files[shard].entries:
+            raise FormatError(f"{files[shard].path}: no tensor {shown(name)}, though {index} says so")
+        homes[name] = files[shard]
+    return homes
+
+
+def check_names(
+    directory: Path, homes: dict[str, TensorFile], shapes: dict[str, tuple[int, ...]], config: LlamaConfig
+) -> None:
+    """Nothing may be missing, and nothing may be left over that could have changed the result."""
+    missing = [name for name in shapes if name not in homes]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise FormatError(f"{directory}: tensor {missing[0]!r}{more} is missing; {AGAIN}")
+    ignored = {HEAD} if config.tied else set()
+    for name in homes.keys() - shapes.keys() - ignored:
+        if not name.endswith(DERIVED_SUFFIX):
+            homes[name].entries[name].refuse("not part of a Llama of this config.json")
+
+
+def check_shape(entry: Entry, wanted: tuple[int, ...]) -> None:
+    if entry.shape != wanted:
+        entry.refuse(
+            f"shape {list(entry.shape)}, but config.json asks for {list(wanted)}; "
+            "the weights belong to another config.json"
+        )
+
+
+def load_tensor(file: TensorFile, name: str) -> F32:
+    """The tensor as f32: the mapping itself when it is stored so, else its widened copy."""
+    stored = file.array(name)
+    # a header of odd length leaves f32 values off their natural alignment: copied, not mapped
+    mapped = stored.dtype == np.float32 and stored.flags.aligned
+    result = stored if mapped else np.empty(stored.shape, np.float32)
+    source, target = stored.reshape(-1), result.reshape(-1)
+    for start in range(0, source.size, CHUNK):
+        part = slice(start, start + CHUNK)
+        if not mapped:
+            widen(source[part], target[part])
+        check_finite(file.entries[name], target[part], start)
+    return result
+
+
+def widen(source: np.ndarray, target: F32) -> None:
+    """target = source, exactly: bf16 is the upper half of an f32, so its bits are shifted."""
+    if source.dtype in (np.float16, np.float32):
+        target[...] = source
+    else:
+        np.left_shift(source.view(np.uint16), 16, out=target.view(np.uint32), dtype=np.uint32)
+
+
+def check_finite(entry: Entry, values: F32, start: int) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        at = int(np.argmin(finite))
+        entry.refuse(f"value {start + at} is {values[at]}; the training or the conversion failed")
