@@ -1,0 +1,112 @@
+"""Which matrix product a bound trace is, read off its strides.
+
+    c[h, i, j] = f(init + sum[r<k](a[h, i, r] * b[h, r, j]), ...)
+
+`j` is the innermost binder of the stores (stride 1). B is the factor that moves with `j`, A the
+other one; `i` is the innermost binder that moves A and not B; every other binder (heads) is batch.
+Without an `i` there is one row: a matrix times a vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import CompileError
+from ..trace.affine import Affine
+from ..trace.ir import Op, OpTrace, reachable
+
+ONE = Affine.const(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """param[base + line*q + depth*r]: q is i for A and j for B, r the binder of the sum."""
+
+    param: str
+    base: Affine
+    line: Affine
+    depth: Affine
+
+    @property
+    def along(self) -> bool:
+        """Are the terms of one sum neighbours in memory?"""
+        return self.depth == ONE
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """The product inside a trace; `position` is the Reduce in its body, `m` is 1 without a row."""
+
+    trace: OpTrace
+    position: int
+    a: Factor
+    b: Factor
+    batch: tuple[tuple[str, Affine], ...]
+    row: str
+    column: str
+    m: Affine
+    n: Affine
+    k: Affine
+
+    @property
+    def units(self) -> Affine:
+        """Columns of all batches."""
+        total = self.n
+        for _, extent in self.batch:
+            total = total * extent
+        return total
+
+
+def contraction_of(trace: OpTrace) -> Contraction:
+    """The one contraction of a bound trace, or CompileError saying what is in the way."""
+    domain = trace.stores[0].domain
+    if not domain or any(s.domain != domain for s in trace.stores):
+        raise CompileError(f"{trace.name}: the stores of a matrix product share one domain of at "
+                           f"least one binder, got {[s.domain for s in trace.stores]}")
+    position = _only_reduce(trace)
+    _, depth, k = trace.body[position].imm
+    column, n = domain[-1]
+    a, b = _factors(trace, position, depth, column)
+    others = dict(domain[:-1])
+    moves = [s for s in others if a[1].coefficient(s).terms and not b[1].coefficient(s).terms]
+    row = moves[-1] if moves else ""
+    batch = tuple((s, e) for s, e in domain[:-1] if s != row)
+    return Contraction(trace, position, _factor(trace, a, row, depth),
+                       _factor(trace, b, column, depth), batch, row, column,
+                       others.get(row, ONE), n, k)
+
+
+def _only_reduce(trace: OpTrace) -> int:
+    live = reachable(trace.body, *(s.value for s in trace.stores))
+    found = [p for p in live if trace.body[p].op is Op.REDUCE]
+    if len(found) != 1:
+        raise CompileError(f"{trace.name}: a matrix product has one reduction, found {len(found)}")
+    node = trace.body[found[0]]
+    term = trace.body[node.args[1]]
+    loads = term.op is Op.MUL and all(trace.body[p].op is Op.LOAD for p in term.args)
+    if node.imm[0] not in ("sum", "fma") or not loads:
+        raise CompileError(f"{trace.name}: the reduction over {node.imm[1]} is {node.imm[0]} of "
+                           f"{term.op}; a matrix product sums products of two loads")
+    return found[0]
+
+
+def _factors(trace: OpTrace, position: int, depth: str, column: str) -> tuple[tuple, tuple]:
+    """(param, index) of A and of B, whichever way round the product has them."""
+    term = trace.body[trace.body[position].args[1]]
+    pair = tuple(trace.body[p].imm for p in term.args)
+    moved = [bool(index.coefficient(column).terms) for _, index in pair]
+    if moved == [True, True] or moved == [False, False]:
+        raise CompileError(f"{trace.name}: of the factors {pair[0][0]}[{pair[0][1]}] and "
+                           f"{pair[1][0]}[{pair[1][1]}] exactly one may depend on {column}")
+    return pair if moved[1] else pair[::-1]
+
+
+def _factor(trace: OpTrace, load: tuple[str, Affine], line: str, depth: str) -> Factor:
+    param, index = load
+    across = index.coefficient(line) if line else Affine()
+    made = Factor(param, index.without(line, depth), across, index.coefficient(depth))
+    if ONE not in (made.depth, made.line):
+        raise CompileError(f"{trace.name}: {param}[{index}] steps by {made.depth} along {depth} "
+                           f"and by {made.line} along {line or 'no row'}; one of them must be 1: "
+                           f"make {param} contiguous along its last axis")
+    return made

@@ -1,0 +1,125 @@
+"""Packing: a block of a matrix as panels that a micro-kernel reads from front to back.
+
+    target[panel][r][q] = source(line panel*width + q, depth r), 0 for r >= depth
+
+`width` lines stand side by side, so one depth step of a panel is `width` consecutive floats. Panels
+lie `pitch` bytes apart, which is at least one vector more than they hold: the last vector of a row
+may write past the row when `width` is not a multiple of the lanes, and the next row repairs that.
+Strides are in bytes and not negative.
+"""
+
+from __future__ import annotations
+
+from .kernel import K, KernelBuilder, Value
+
+# more lines than any block has, so that (depth - r)*MANY separates r < depth from r >= depth
+MANY = 1 << 24
+# panels are filled up to a multiple of this depth, so the k loop may be unrolled up to as much
+ROUND = 8
+
+
+def padded(depth: Value) -> Value:
+    """The depth of a panel: `depth` rounded up to ROUND."""
+    return (depth + (ROUND - 1)) & -ROUND
+
+
+def pitch(depth: Value, width: int, lanes: int) -> Value:
+    """Bytes from panel to panel; the spare vector also moves panels off the same cache sets."""
+    return padded(depth) * (4 * width) + 4 * lanes
+
+
+def block_bytes(depth: int, lines: int, width: int, lanes: int) -> int:
+    """Scratch for a packed block; pack_across may write `lanes` rows behind the last panel."""
+    return -(-lines // width) * 4 * (depth * width + lanes) + 4 * lanes * (width + lanes)
+
+
+def pack_rows(b: KernelBuilder, source: Value, stride: Value, lines: Value, depth: Value,
+              target: Value, width: int) -> None:
+    """Lines are neighbours in memory, depth steps `stride` bytes apart: copy row by row.
+
+    All panels of a row before the next row, so the source is read linearly.
+    """
+    lanes, step = b.lanes, pitch(depth, width, b.lanes)
+    with b.loop(0, padded(depth), 1, source, target, name="pack rows") as row:
+        left = b.emit(K.IMIN, (depth - row.iv) * MANY, lines)
+        with b.loop(0, lines, width, *row.phis, name="pack row") as panel:
+            count = b.emit(K.IMIN, left - panel.iv, b.int(width))
+            _copy(b, panel.phis[0], panel.phis[1], count, -(-width // lanes))
+            panel.yields(panel.phis[0] + 4 * width, panel.phis[1] + step)
+        row.yields(row.phis[0] + stride, row.phis[1] + 4 * width)
+
+
+def _copy(b: KernelBuilder, source: Value, target: Value, count: Value, vectors: int) -> None:
+    """`count` floats and zeros behind them, as `vectors` whole vectors."""
+    zero = b.int(0)
+    for v in range(vectors):
+        mask = b.emit(K.FIRST, count - v * b.lanes)
+        value = b.load(source, zero, disp=4 * b.lanes * v, mask=mask)
+        b.store(target, zero, value, disp=4 * b.lanes * v)
+
+
+def pack_across(b: KernelBuilder, source: Value, stride: Value, lines: Value, depth: Value,
+                target: Value, width: int) -> None:
+    """Lines `stride` bytes apart, depth steps neighbours: transpose squares of lanes x lanes.
+
+    Lines that do not exist repeat the last one: nobody uses their sums.
+    """
+    lanes, step = b.lanes, pitch(depth, width, b.lanes)
+    last = source + (lines - 1) * stride
+    with b.loop(0, lines, width, source, target, name="pack panels") as panel:
+        for first in range(0, width, lanes):
+            line = b.emit(K.IMIN, panel.phis[0] + stride * first, last)
+            _strip(b, line, last, stride, depth, panel.phis[1], width, first)
+        panel.yields(panel.phis[0] + stride * width, panel.phis[1] + step)
+
+
+def _strip(b: KernelBuilder, line: Value, last: Value, stride: Value, depth: Value, target: Value,
+           width: int, first: int) -> None:
+    """`lanes` lines over the whole depth, into columns first .. first + lanes of one panel."""
+    lanes = b.lanes
+    count = min(lanes, width - first)
+    with b.loop(0, depth, lanes, line, last, target, name="pack strip") as square:
+        top, end, out = square.phis
+        mask = b.emit(K.FIRST, depth - square.iv)
+        for r, value in enumerate(transpose(b, _lines(b, top, end, stride, count, mask))):
+            b.store(out, b.int(0), value, disp=4 * (r * width + first))
+        square.yields(top + 4 * lanes, end + 4 * lanes, out + 4 * lanes * width)
+
+
+def _lines(b: KernelBuilder, top: Value, end: Value, stride: Value, count: int,
+           mask: Value) -> list[Value]:
+    """A vector of each of `count` lines, then zeros; addresses stop at the last line."""
+    rows: list[Value] = []
+    at = top
+    for r in range(count):
+        at = b.emit(K.IMIN, at + stride, end) if r else top
+        rows.append(b.load(at, b.int(0), mask=mask))
+    return rows + [b.bits(0)] * (b.lanes - count)
+
+
+def transpose(b: KernelBuilder, rows: list[Value]) -> list[Value]:
+    """result[j][i] = rows[i][j]: 4x4 within 128 bits by unpacking, then whole 128-bit blocks."""
+    quads = [_four(b, rows[i:i + 4]) for i in range(0, b.lanes, 4)]
+    out: list[Value] = [rows[0]] * b.lanes
+    for c in range(4):
+        for block, value in enumerate(_blocks(b, [quad[c] for quad in quads])):
+            out[4 * block + c] = value
+    return out
+
+
+def _four(b: KernelBuilder, rows: list[Value]) -> list[Value]:
+    """result[c] holds, in its 128-bit block B, element 4*B + c of the four rows."""
+    low = [b.emit(K.UNPACKLO32, *rows[i:i + 2]) for i in (0, 2)]
+    high = [b.emit(K.UNPACKHI32, *rows[i:i + 2]) for i in (0, 2)]
+    return [b.emit(op, *pair) for pair in (low, high) for op in (K.UNPACKLO64, K.UNPACKHI64)]
+
+
+def _blocks(b: KernelBuilder, quads: list[Value]) -> list[Value]:
+    """result[B] = block B of every quad, side by side: a transpose of 128-bit blocks."""
+    if len(quads) == 2:
+        return [b.emit(K.SHUF128, *quads, imm=(i, i)) for i in (0, 1)]
+    even, odd = (0, 2, 0, 2), (1, 3, 1, 3)
+    halves = {pick: [b.emit(K.SHUF128, *quads[i:i + 2], imm=pick) for i in (0, 2)]
+              for pick in (even, odd)}
+    return [b.emit(K.SHUF128, *halves[first], imm=second)
+            for second in (even, odd) for first in (even, odd)]

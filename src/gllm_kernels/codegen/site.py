@@ -1,0 +1,128 @@
+"""Where a path of a matrix product works: one batch, some columns, and what becomes of the sums.
+
+Every path leaves rows of finished sums in scratch, still in the 1st-level cache; `finish` reads
+them back a vector at a time, applies whatever the trace has on top of the Reduce, and stores. The
+epilogue so has all registers to itself, however deep it is, and rows and columns that do not exist
+cost no second copy of the micro-kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..trace.ir import OpTrace
+from .access import Env, integer, place
+from .contraction import Contraction, Factor
+from .isa.base import Isa
+from .kernel import K, KernelBuilder, KParam, Value
+from .lower import hoist, lower, lower_stores
+from .tuning import TuningParams
+
+KINDS = {"dim": "i64", "scalar": "f32"}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """`a` and `b` are the addresses of A[0, 0] and B[0, 0] of this batch; columns lo <= j < hi."""
+
+    build: KernelBuilder
+    product: Contraction
+    isa: Isa
+    params: TuningParams
+    batch: dict[str, Value]
+    lo: Value
+    hi: Value
+
+    @property
+    def m(self) -> Value:
+        return integer(self.build, self.product.m, {})
+
+    @property
+    def k(self) -> Value:
+        return integer(self.build, self.product.k, {})
+
+    def start(self, factor: Factor) -> Value:
+        """The address of line 0, depth 0 of a factor."""
+        return self.build.arg(factor.param) + integer(self.build, factor.base, self.batch) * 4
+
+    def line(self, factor: Factor) -> Value:
+        """Bytes from line to line."""
+        return integer(self.build, factor.line, {}) * 4
+
+    def depth(self, factor: Factor) -> Value:
+        """Bytes from term to term of one sum."""
+        return integer(self.build, factor.depth, {}) * 4
+
+    def scratch(self, offset: int) -> Value:
+        return self.build.emit(K.SCRATCH) + offset
+
+
+def kernel_params(trace: OpTrace) -> tuple[KParam, ...]:
+    """Pointers, sizes and strides, float scalars: in the order of the trace."""
+    return tuple(KParam(p.name, KINDS.get(p.role, "ptr")) for p in trace.params)
+
+
+@contextmanager
+def sites(build: KernelBuilder, product: Contraction, isa: Isa,
+          params: TuningParams) -> Iterator[Site]:
+    """The units [begin, end) batch by batch: unit = column j of batch h, counted as h*n + j."""
+    begin, end = build.emit(K.BEGIN), build.emit(K.END)
+    if not product.batch:
+        yield Site(build, product, isa, params, {}, begin, end)
+        return
+    n = build.emit(K.IMAX, integer(build, product.n, {}), build.int(1))
+    with build.loop(begin / n, (end + n - 1) / n, 1, name="batch") as loop:
+        lo = build.emit(K.IMAX, begin - loop.iv * n, build.int(0))
+        hi = build.emit(K.IMIN, end - loop.iv * n, n)
+        yield Site(build, product, isa, params, _binders(build, product, loop.iv), lo, hi)
+
+
+def _binders(build: KernelBuilder, product: Contraction, flat: Value) -> dict[str, Value]:
+    """The batch binders of a flat batch number, the last one running fastest."""
+    found: dict[str, Value] = {}
+    for binder, extent in reversed(product.batch[1:]):
+        size = integer(build, extent, {})
+        rest = flat / size
+        found[binder] = flat - rest * size
+        flat = rest
+    return {product.batch[0][0]: flat, **found}
+
+
+def finish(site: Site, source: Value, pitch: int, i: Value, rows: Value, j: Value,
+           columns: Value) -> None:
+    """Store f(sums) for i <= row < i + rows, j <= column < j + columns; sums `pitch` bytes apart."""
+    b = site.build
+    whole = columns & -b.lanes
+    with b.loop(0, rows, 1, source, name="epilogue row") as row:
+        env = _row_env(site, i + row.iv, j)
+        with b.loop(0, whole, b.lanes, name="epilogue") as column:
+            _vector(site, env, row.phis[0], column.iv, j + column.iv, None)
+        with b.when_less(whole, columns):
+            _vector(site, env, row.phis[0], whole, j + whole, columns - whole)
+        row.yields(row.phis[0] + pitch)
+
+
+def _row_env(site: Site, i: Value, j: Value) -> Env:
+    """Addresses and what all columns of a row share, before the loop over its columns."""
+    trace, column = site.product.trace, site.product.column
+    row = {site.product.row: i} if site.product.row else {}
+    env = Env({**site.batch, **row, column: j}, column)
+    known = hoist(site.build, trace, [s.value for s in trace.stores], env)
+    for target in trace.stores:
+        place(site.build, trace, target.param, target.index, known)
+    return known
+
+
+def _vector(site: Site, row: Env, source: Value, offset: Value, j: Value,
+            count: Value | None) -> None:
+    """One vector of sums: the value of the Reduce is its init plus the sum."""
+    b, trace, position = site.build, site.product.trace, site.product.position
+    env = row.at({site.product.column: j}, count=count)
+    total = b.load(source, offset)
+    init = trace.body[position].args[0]
+    if trace.body[init].imm != 0:
+        total = lower(b, trace, init, env) + total
+    env.values[position] = total
+    lower_stores(b, trace, trace.stores, env)
