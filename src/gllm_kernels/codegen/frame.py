@@ -1,0 +1,96 @@
+"""What every vector kernel is framed by: its parameters and the loop over its units.
+
+    unit u in [begin, end)  ->  i0 = u / (n1*n2), i1 = u / n2 mod n1, i2 = u mod n2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from ..errors import CompileError
+from ..trace.affine import Affine
+from ..trace.ir import Op, OpTrace
+from .access import integer
+from .isa.base import Isa
+from .kernel import I64, K, KernelBuilder, KParam, Value
+
+KINDS = {"in": "ptr", "out": "ptr", "inout": "ptr", "dim": I64, "scalar": "f32"}
+Domain = tuple[tuple[str, Affine], ...]
+
+# how many vector instructions an operation becomes, roughly; the others are one
+WEIGHTS = {Op.EXP: 14, Op.TANH: 18, Op.LOG: 24, Op.CONST: 0, Op.SCALAR: 0,
+           Op.REDUCE: 0}
+
+
+def begin(trace: OpTrace, isa: Isa) -> KernelBuilder:
+    """A builder whose params are the trace's, and "return" last where a store goes there."""
+    params = [KParam(p.name, KINDS[p.role]) for p in trace.params]
+    if any(s.param == "return" for s in trace.stores) and "return" not in {
+            p.name for p in params}:
+        params.append(KParam("return", "ptr"))
+    return KernelBuilder(trace.name, isa.lanes, tuple(params))
+
+
+def domain_of(trace: OpTrace) -> Domain:
+    """The domain all stores share."""
+    domains = {s.domain for s in trace.stores}
+    if len(domains) != 1:
+        raise CompileError(f"{trace.name}: its stores run over {len(domains)} different domains; "
+                           "one kernel needs one, split the trace by domain")
+    return domains.pop()
+
+
+def units_of(domain: Domain) -> Affine:
+    total = Affine.const(1)
+    for _, extent in domain:
+        total = total * extent
+    return total
+
+
+@contextmanager
+def each_unit(builder: KernelBuilder, domain: Domain) -> Iterator[Mapping[str, Value]]:
+    """The loop over [begin, end); gives the binders of the unit."""
+    first, last = builder.emit(K.BEGIN), builder.emit(K.END)
+    with builder.loop(first, last, 1, name="units") as loop:
+        yield decode(builder, domain, loop.iv)
+        loop.yields()
+
+
+def decode(builder: KernelBuilder, domain: Domain, unit: Value) -> dict[str, Value]:
+    """The innermost binder changes fastest."""
+    binders: dict[str, Value] = {}
+    for name, extent in reversed(domain[1:]):
+        size = integer(builder, extent, {})
+        rest = unit / size
+        binders[name] = unit - rest * size
+        unit = rest
+    if domain:
+        binders[domain[0][0]] = unit
+    return binders
+
+
+def reach(trace: OpTrace, roots: Iterable[int], stop: Container[int] = ()) -> set[int]:
+    """Positions below `roots` (and they themselves), not looking into a Reduce or below `stop`."""
+    found: set[int] = set()
+    pending = list(roots)
+    while pending:
+        position = pending.pop()
+        if position not in found:
+            found.add(position)
+            if trace.body[position].op is not Op.REDUCE and position not in stop:
+                pending.extend(trace.body[position].args)
+    return found
+
+
+def weight(trace: OpTrace, roots: Iterable[int]) -> int:
+    """Vector instructions per element that `roots` cost, roughly."""
+    return sum(WEIGHTS.get(trace.body[p].op, 1) for p in reach(trace, roots))
+
+
+def copies_for(wanted: int, cost: int) -> int:
+    """How often to unroll: long bodies overlap by themselves, a core looks ahead 200 and more."""
+    copies = 1 << (wanted.bit_length() - 1)
+    while copies > 1 and copies * cost > 48:
+        copies //= 2
+    return copies

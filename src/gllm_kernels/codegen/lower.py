@@ -1,0 +1,257 @@
+"""From values of a trace to values of a kernel, one vector at a time.
+
+    lower(builder, trace, value, env) -> Value
+
+computes body[value] at the lanes that `env` describes: `env.values` already holds what is known (a
+Reduce the caller has accumulated, an invariant computed before the loop) and receives everything
+else, so shared subexpressions are computed once. It serves as epilogue lowering: put the
+accumulator at the Reduce's position and lower what the store wants.
+
+Operations map one to one and keep their operand order, so ordered max and min choose under NaN and
+zeros as the scalar function does. exp, log and tanh expand into their rows in `approx`. A product
+is rounded before it is added, except where the trace itself says fma: see `rewrite.contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..errors import CompileError
+from ..trace.affine import Affine
+from ..trace.ir import Op, OpTrace, Store, TraceOp
+from ..trace.spec import free_symbols
+from .access import (Env, integer, lane_step, load, load_pair, place, store, store_pair)
+from .approx import exp, log, tanh
+from .kernel import MASK, K, KernelBuilder, Value
+
+SIGN = 0x80000000
+
+
+def lower(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
+    """body[value] at the lanes of `env`; new values are added to `env.values`."""
+    if value not in env.values:
+        node = trace.body[value]
+        origin, builder.origin = builder.origin, f"%{value} {node.op}"
+        computed = LEAVES[node.op](builder, trace, value, env) if node.op in LEAVES else (
+            _operation(builder, trace, node, env))
+        builder.origin = origin
+        env.values[value] = computed
+    return env.values[value]
+
+
+def lower_stores(builder: KernelBuilder, trace: OpTrace, stores: Iterable[Store],
+                 env: Env) -> None:
+    """All values first, then all stores: an element may be read and written by one kernel."""
+    targets = tuple(stores)
+    for target in targets:
+        lower(builder, trace, target.value, env)
+    for first, second in paired(trace, targets, env.lane):
+        builder.origin = f"{first.param}[{first.index}]"
+        value = env.values[first.value]
+        if second is None:
+            store(builder, trace, first, env, value)
+        else:
+            store_pair(builder, trace, first, env, value, env.values[second.value])
+        builder.origin = ""
+
+
+def paired(trace: OpTrace, stores: tuple[Store, ...],
+           lane: str) -> tuple[tuple[Store, Store | None], ...]:
+    """Stores at index and index + 1 that step by 2 belong together."""
+    left = list(stores)
+    groups: list[tuple[Store, Store | None]] = []
+    while left:
+        first = left.pop(0)
+        if lane_step(trace, first.param, first.index, lane) != 2:
+            groups.append((first, None))
+            continue
+        near = [s for s in left if s.param == first.param
+                and (s.index - first.index).constant in (1, -1)]
+        if not near:
+            groups.append((first, None))
+            continue
+        left.remove(near[0])
+        ordered = sorted((first, near[0]), key=lambda s: (s.index - first.index).constant)
+        groups.append((ordered[0], ordered[1]))
+    return tuple(groups)
+
+
+def hoist(builder: KernelBuilder, trace: OpTrace, roots: Iterable[int], env: Env) -> Env:
+    """`env` with everything below `roots` that is the same in all lanes, computed here.
+
+    Call it before the loop over the lanes opens; addresses are left behind for it as well.
+    """
+    free = free_symbols(trace)
+    known = env.at({env.lane: builder.int(0)} if env.lane else {})
+    pending, seen = list(roots), set()
+    while pending:
+        position = pending.pop()
+        node = trace.body[position]
+        if position in seen or position in known.values:
+            continue
+        seen.add(position)
+        if env.lane not in free[position]:
+            if node.op is not Op.CONST:
+                lower(builder, trace, position, known)
+        elif node.op is Op.LOAD:
+            place(builder, trace, *node.imm, known)
+        elif node.op is not Op.REDUCE:
+            pending.extend(node.args)
+    return known
+
+
+def hoist_stores(builder: KernelBuilder, trace: OpTrace, stores: Iterable[Store],
+                 env: Env) -> Env:
+    """`hoist` for what the stores want, and their addresses."""
+    targets = tuple(stores)
+    known = hoist(builder, trace, (s.value for s in targets), env)
+    for target in targets:
+        place(builder, trace, target.param, target.index, known)
+    return known
+
+
+def step(builder: KernelBuilder, trace: OpTrace, reduce: TraceOp, acc: Value, env: Env) -> Value:
+    """One step of a Reduce: acc' = op(acc, term) in the operand order of its kind.
+
+    A product that is summed goes into the accumulator by FMA: one rounding less than the scalar
+    function, and infinities and NaN come out the same.
+    """
+    kind, term = reduce.imm[0], trace.body[reduce.args[1]]
+    if kind in ("sum", "fma") and term.op is Op.MUL and reduce.args[1] not in env.values:
+        a, b = (lower(builder, trace, factor, env) for factor in term.args)
+        return builder.emit(K.VFMA, a, b, acc)
+    return STEPS[kind](builder, acc, lower(builder, trace, reduce.args[1], env))
+
+
+def _operation(builder: KernelBuilder, trace: OpTrace, node: TraceOp, env: Env) -> Value:
+    args = [lower(builder, trace, a, env) for a in node.args]
+    return OPERATIONS[node.op](builder, *args)
+
+
+def _scalar(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
+    return builder.arg(trace.body[value].imm)
+
+
+def _const(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
+    return builder.bits(trace.body[value].imm)
+
+
+def _index(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
+    """float(i*n + 3*lane): 32-bit integers, exact below 2^31 as in the source."""
+    index: Affine = trace.body[value].imm
+    first = index.substitute({env.lane: Affine.sym(env.lane) + env.shift}) if env.lane else index
+    lanes = builder.emit(K.SPLAT, integer(builder, first, env.binders))
+    if env.lane in index.symbols:
+        step = index.coefficient(env.lane).constant
+        lanes = builder.emit(K.VIADD, lanes, _lane_numbers(builder, trace, index, step))
+    return builder.emit(K.VI2F, lanes)
+
+
+def _lane_numbers(builder: KernelBuilder, trace: OpTrace, index: Affine,
+                  step: int | None) -> Value:
+    numbers = builder.emit(K.VLANES)
+    if step == 1:
+        return numbers
+    if step is not None and step > 0 and step & (step - 1) == 0:
+        return builder.emit(K.VSHL, numbers, imm=step.bit_length() - 1)
+    raise CompileError(f"{trace.name}: float({index}) along the lanes needs a step that is a "
+                       "power of two")
+
+
+def _load(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
+    """A load by step; both halves of an interleaved pair become known together."""
+    param, index = trace.body[value].imm
+    if lane_step(trace, param, index, env.lane) == 2:
+        for other in (1, -1):
+            partner = TraceOp(Op.LOAD, (), (param, index + other))
+            if partner in trace.body:
+                return _load_pair(builder, trace, value, trace.body.index(partner), other, env)
+    return load(builder, trace, param, index, env)
+
+
+def _load_pair(builder: KernelBuilder, trace: OpTrace, value: int, partner: int, other: int,
+               env: Env) -> Value:
+    even, odd = (value, partner) if other == 1 else (partner, value)
+    pair = load_pair(builder, trace, *trace.body[even].imm, env)
+    env.values[even], env.values[odd] = pair
+    return env.values[value]
+
+
+def _fma(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
+    """a*b + c, and c - a*b where the factor is a negation nobody else has computed."""
+    a, b, c = trace.body[value].args
+    op = K.VFMA
+    if trace.body[a].op is Op.NEG and a not in env.values:
+        a, op = trace.body[a].args[0], K.VFNMA
+    return builder.emit(op, *(lower(builder, trace, v, env) for v in (a, b, c)))
+
+
+def _nest(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
+    """A Reduce whose terms differ from lane to lane: a loop, each lane in the scalar's order."""
+    node = trace.body[value]
+    _, binder, extent = node.imm
+    init = lower(builder, trace, node.args[0], env)
+    with builder.loop(0, integer(builder, extent, env.binders), 1, init, name=binder) as loop:
+        inner = env.at({binder: loop.iv}, env.shift, env.count)
+        loop.yields(step(builder, trace, node, loop.phis[0], inner))
+    return loop.results[0]
+
+
+def _plain(op: K) -> Callable[..., Value]:
+    return lambda builder, *args: builder.emit(op, *args)
+
+
+def _fmax(builder: KernelBuilder, a: Value, b: Value, op: K = K.VMAX) -> Value:
+    """vmax gives b when either is NaN, which is right unless b is the NaN."""
+    return _select(builder, builder.emit(K.VUNORD, b, b), a, builder.emit(op, a, b))
+
+
+def _select(builder: KernelBuilder, mask: Value, a: Value, b: Value) -> Value:
+    return builder.emit(K.SELECT, mask, a, b)
+
+
+# fmt: off
+LEAVES: dict[Op, Callable[..., Value]] = {
+    Op.CONST: _const, Op.SCALAR: _scalar, Op.INDEX: _index, Op.LOAD: _load,
+    Op.FMA: _fma, Op.REDUCE: _nest,
+}
+
+OPERATIONS: dict[Op, Callable[..., Value]] = {
+    Op.NEG:   lambda b, x: b.emit(K.VXOR, x, b.bits(SIGN)),
+    Op.ABS:   lambda b, x: b.emit(K.VAND, x, b.bits(SIGN - 1)),
+    Op.SQRT:  _plain(K.VSQRT),   # correctly rounded, as sqrtss
+    Op.EXP:   exp,
+    Op.LOG:   log,
+    Op.TANH:  tanh,
+    Op.ADD:   _plain(K.VADD),
+    Op.SUB:   _plain(K.VSUB),
+    Op.MUL:   _plain(K.VMUL),
+    Op.DIV:   _plain(K.VDIV),    # correctly rounded, as divss
+    Op.MAX:   _plain(K.VMAX),
+    Op.MIN:   _plain(K.VMIN),
+    Op.FMAX:  _fmax,
+    Op.FMIN:  lambda b, x, y: _fmax(b, x, y, K.VMIN),
+    Op.LT:    _plain(K.VLT),
+    Op.LE:    _plain(K.VLE),
+    Op.EQ:    _plain(K.VEQ),
+    Op.UNORD: _plain(K.VUNORD),
+    Op.NOT:   _plain(K.MNOT),
+    Op.AND:   _plain(K.MAND),
+    Op.OR:    _plain(K.MOR),
+    Op.SELECT: _select,
+}
+
+# acc, term -> acc'; the order of the operands is that of `trace.ir.REDUCERS`
+STEPS: dict[str, Callable[..., Value]] = {
+    "sum":     lambda b, acc, term: b.emit(K.VADD, acc, term),
+    "prod":    lambda b, acc, term: b.emit(K.VMUL, acc, term),
+    "max":     lambda b, acc, term: b.emit(K.VMAX, term, acc),
+    "max_acc": lambda b, acc, term: b.emit(K.VMAX, acc, term),
+    "min":     lambda b, acc, term: b.emit(K.VMIN, term, acc),
+    "min_acc": lambda b, acc, term: b.emit(K.VMIN, acc, term),
+    "fmax":    lambda b, acc, term: _fmax(b, term, acc),
+    "fmin":    lambda b, acc, term: _fmax(b, term, acc, K.VMIN),
+    "fma":     lambda b, acc, term: b.emit(K.VADD, acc, term),
+}
+# fmt: on

@@ -1,0 +1,239 @@
+"""Kernels with reductions: a row's Reduces one after the other, then its outputs.
+
+    return = sum[r<n](a[r]*b[r])                              unit: the whole reduction
+    out[i] = f(max[r<n](x[i, r]))                             units are rows, one element each
+    out[i, j] = f(x[i, j], sum[r<n](g(x[i, r])))              units are rows
+
+Reduces of a row that do not depend on each other and run over the same binder share one loop. A
+loop keeps several accumulators of `lanes` partial results each; they are combined by a fixed tree,
+so that the bits depend on the row alone.
+
+Lanes that do not exist keep their accumulator. `max` (x > acc ? x : acc) passes over a NaN in every
+lane as the scalar does, from an initial NaN too. `max_acc` (acc > x ? acc : x) forgets what stood
+before a NaN; here each lane forgets its own past, so with NaN among the terms the result is the
+largest of *some* terms behind NaNs, without NaN it is the scalar's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..trace.affine import Affine
+from ..trace.ir import Op, OpTrace, Store, TraceOp, float_bits
+from ..trace.spec import free_symbols
+from .access import Env, integer, lane_step, place, store
+from .elementwise import check_in_place, map_row
+from .frame import begin, copies_for, domain_of, each_unit, reach, units_of, weight
+from .isa.base import Isa
+from .kernel import K, Kernel, KernelBuilder, Value
+from .lower import STEPS, hoist, lower, lower_stores, step
+from .rewrite import prepare
+from .strips import Accumulators, strips
+from .tuning import TuningParams
+
+COSTLY = frozenset({Op.EXP, Op.LOG, Op.TANH})
+ROWS_PER_TILE = 4
+
+# where the lanes start, for kinds whose initial value must count once; the others start from it
+STARTS = {"sum": 0.0, "fma": 0.0, "prod": 1.0, "fmax": float("-inf"), "fmin": float("inf")}
+ACROSS = {"sum": K.HSUM, "fma": K.HSUM, "max": K.HMAX, "max_acc": K.HMAX, "fmax": K.HMAX,
+          "min": K.HMIN, "min_acc": K.HMIN, "fmin": K.HMIN}
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Reduces that share one loop; `kept` is stored on the way and loaded by what follows."""
+
+    trace: OpTrace
+    binder: str
+    extent: Affine
+    reduces: tuple[int, ...]
+    kept: Store | None = None
+
+
+def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
+    """The kernel of a trace whose outputs depend on Reduces over a row."""
+    domain = domain_of(trace)
+    lane = lane_of(trace)
+    trace = prepare(trace, lane)
+    check_in_place(trace)
+    outer = domain[:-1] if lane else domain
+    plan, final = phases(trace, lane)
+    builder = begin(trace, isa)
+    with each_unit(builder, outer) as binders:
+        env = Env(binders)
+        for phase in plan:
+            env = fold(builder, phase, env, isa, params)
+        if lane:
+            map_row(builder, final, replace(env, lane=lane), domain, params.unroll)
+        else:
+            lower_stores(builder, final, final.stores, env)
+    grain = ROWS_PER_TILE if outer else 1
+    return builder.build(units_of(outer), grain, unit="row" if outer else "reduction")
+
+
+def lane_of(trace: OpTrace) -> str:
+    """The binder along the lanes of the outputs; "" when the lanes run along the Reduces.
+
+    The innermost binder of the outputs, unless a Reduce depends on it whose terms are neighbours in
+    memory: then every output element is a row of its own.
+    """
+    domain = domain_of(trace)
+    if not domain:
+        return ""
+    inner = domain[-1][0]
+    free = free_symbols(trace)
+    own = [n for p, n in enumerate(trace.body) if n.op is Op.REDUCE and inner in free[p]]
+    return "" if any(_is_row(trace, node) for node in own) else inner
+
+
+def _is_row(trace: OpTrace, reduce: TraceOp) -> bool:
+    loads = [trace.body[p].imm for p in reach(trace, [reduce.args[1]])
+             if trace.body[p].op is Op.LOAD]
+    steps = [index.coefficient(reduce.imm[1]).constant for _, index in loads]
+    return all(s in (0, 1, 2) for s in steps)
+
+
+def phases(trace: OpTrace, lane: str) -> tuple[list[Phase], OpTrace]:
+    """Loops in dependency order, and the trace that the outputs follow."""
+    groups: dict[tuple[int, str, Affine], list[int]] = {}
+    for position, level in _levels(trace, lane).items():
+        _, binder, extent = trace.body[position].imm
+        groups.setdefault((level, binder, extent), []).append(position)
+    plan: list[Phase] = []
+    for (_, binder, extent), reduces in sorted(groups.items(), key=lambda row: row[0][0]):
+        plan.append(Phase(trace, binder, extent, tuple(reduces)))
+    return _keep(plan, trace, lane)
+
+
+def _levels(trace: OpTrace, lane: str) -> dict[int, int]:
+    """For each Reduce of the row: how many others must stand before it, one behind the other."""
+    inner = frozenset(n.imm[1] for n in trace.body if n.op is Op.REDUCE) | {lane}
+    free = free_symbols(trace)
+    depth: list[int] = []
+    levels: dict[int, int] = {}
+    for position, node in enumerate(trace.body):
+        below = max((depth[a] for a in node.args), default=0)
+        if node.op is Op.REDUCE and not inner & free[position]:
+            levels[position] = below
+            below += 1
+        depth.append(below)
+    return levels
+
+
+def _keep(plan: list[Phase], trace: OpTrace, lane: str) -> tuple[list[Phase], OpTrace]:
+    """Store a costly value, common to a Reduce and the output, in the output's place meanwhile.
+
+    sum[i](exp(x[i] - m)), out[i] = exp(x[i] - m) / s
+      ->  out[i] = exp(x[i] - m) in the sum's loop, then out[i] = out[i] / s
+    """
+    for number, phase in enumerate(plan):
+        value = _common(trace, phase, lane)
+        if value is None:
+            continue
+        kept = replace(trace.stores[0], value=value)
+        if not _may_overwrite(plan[number + 1 :], trace, kept, lane):
+            continue
+        body = list(trace.body)
+        body[value] = TraceOp(Op.LOAD, (), (kept.param, kept.index))
+        later = replace(trace, body=tuple(body))
+        rest = [replace(p, trace=later) for p in plan[number + 1 :]]
+        return [*plan[:number], replace(phase, kept=kept), *rest], later
+    return plan, trace
+
+
+def _common(trace: OpTrace, phase: Phase, lane: str) -> int | None:
+    """The one topmost costly value of a Reduce's term that the single output needs as well."""
+    if phase.binder != lane or len(trace.stores) != 1:
+        return None
+    target = trace.stores[0]
+    if lane_step(trace, target.param, target.index, lane) != 1:
+        return None
+    terms = reach(trace, [trace.body[r].args[1] for r in phase.reduces])
+    common = reach(trace, [target.value]) & terms
+    below = {a for p in common for a in trace.body[p].args}
+    tops = [p for p in common - below
+            if any(trace.body[q].op in COSTLY for q in reach(trace, [p]))
+            and lane in free_symbols(trace)[p]]
+    return tops[0] if len(tops) == 1 else None
+
+
+def _may_overwrite(rest: list[Phase], trace: OpTrace, kept: Store, lane: str) -> bool:
+    """Nothing later reads an element that could be the one overwritten, in place or not."""
+    roots = [trace.body[r].args[1] for p in rest for r in p.reduces]
+    later = reach(trace, [*roots, trace.stores[0].value], stop={kept.value}) - {kept.value}
+    binders = {name for name, _ in kept.domain}
+    loads = [trace.body[p].imm for p in later if trace.body[p].op is Op.LOAD]
+    anywhere = {n.imm[0] for n in trace.body if n.op is Op.LOAD}
+    return kept.param not in anywhere and not any(
+        lane in index.symbols and binders <= index.symbols for _, index in loads)
+
+
+def fold(builder: KernelBuilder, phase: Phase, env: Env, isa: Isa, params: TuningParams) -> Env:
+    """`env` with the Reduces of the phase."""
+    trace, nodes = phase.trace, [phase.trace.body[r] for r in phase.reduces]
+    terms = [node.args[1] for node in nodes]
+    known = hoist(builder, trace, terms, replace(env, lane=phase.binder))
+    if phase.kept:
+        place(builder, trace, phase.kept.param, phase.kept.index, known)
+
+    def body(first: Value, shift: int, count: Value | None, accs: Accumulators) -> Accumulators:
+        here = known.at({phase.binder: first}, shift, count)
+        new = tuple(step(builder, trace, n, a, here) for n, a in zip(nodes, accs, strict=True))
+        if phase.kept:
+            value = lower(builder, trace, phase.kept.value, here)
+            store(builder, trace, phase.kept, here, value)
+        return new if count is None else _existing(builder, count, new, accs)
+
+    # half of the registers for accumulators, the rest for what is added to them
+    wanted = max(1, min(params.accumulators, isa.vregs // 2 // len(nodes)))
+    copies = copies_for(wanted, weight(trace, terms))
+    inits = tuple(_start(builder, trace, node, env) for node in nodes)
+    size = integer(builder, phase.extent, env.binders)
+    groups = strips(builder, builder.int(0), size, copies, body, inits, phase.binder)
+    values = dict(env.values)
+    for number, position in enumerate(phase.reduces):
+        accs = [group[number] for group in groups]
+        values[position] = _finish(builder, trace, nodes[number], accs, env)
+    return replace(env, values=values)
+
+
+def _existing(builder: KernelBuilder, count: Value, new: Accumulators,
+              old: Accumulators) -> Accumulators:
+    """The new accumulator in lanes that exist."""
+    mask = builder.emit(K.FIRST, count)
+    return tuple(builder.emit(K.SELECT, mask, n, o) for n, o in zip(new, old, strict=True))
+
+
+def _start(builder: KernelBuilder, trace: OpTrace, node: TraceOp, env: Env) -> Value:
+    kind = node.imm[0]
+    if kind in STARTS:
+        return builder.const(STARTS[kind])
+    return lower(builder, trace, node.args[0], env)
+
+
+def _finish(builder: KernelBuilder, trace: OpTrace, node: TraceOp, accs: list[Value],
+            env: Env) -> Value:
+    """Copies pairwise, then across the lanes, then the initial value; in all lanes."""
+    kind = node.imm[0]
+    while len(accs) > 1:
+        pairs = zip(accs[::2], accs[1::2], strict=True)
+        accs = [STEPS[kind](builder, a, b) for a, b in pairs]
+    total = _across(builder, kind, accs[0])
+    init = trace.body[node.args[0]]
+    if kind not in STARTS or (init.op is Op.CONST and init.imm == float_bits(STARTS[kind])):
+        return total
+    return STEPS[kind](builder, lower(builder, trace, node.args[0], env), total)
+
+
+def _across(builder: KernelBuilder, kind: str, value: Value) -> Value:
+    """One result from all lanes, in all lanes."""
+    if kind in ACROSS:
+        return builder.emit(ACROSS[kind], value)
+    distance = builder.lanes // 2
+    while distance:
+        turned = tuple((lane + distance) % builder.lanes for lane in range(builder.lanes))
+        value = STEPS[kind](builder, value, builder.emit(K.PERMUTE, value, imm=turned))
+        distance //= 2
+    return value
+

@@ -1,0 +1,38 @@
+"""The numbers a generator may choose freely: they change speed and never a result's meaning.
+
+    c tile of mr rows x nr columns, kc deep; blocks of mc rows and nc columns; up to `few` rows B is
+    streamed instead of packed; `unroll` vectors per round of a row loop.
+
+Defaults come from the width of the vectors and the number of registers; measured ones replace them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .isa.base import Isa
+
+
+@dataclass(frozen=True, slots=True)
+class TuningParams:
+    """Part of a kernel's cache key. `prefetch` is a distance in bytes, 0 for none."""
+
+    mr: int
+    nr: int
+    kc: int
+    mc: int
+    nc: int
+    few: int = 16
+    unroll: int = 4
+    accumulators: int = 8
+    prefetch: int = 0
+
+
+def default_params(isa: Isa) -> TuningParams:
+    """The widest tile whose accumulators, two columns of B and one of A fit the registers.
+
+    32 registers: 14 x 2 accumulators + 2 + 1 = 31. 16 registers: 6 x 2 + 2 + 1 = 15. A panel of
+    kc = 512 columns of B is 32 or 64 KB, within half of a 2nd-level cache; mc is a multiple of mr.
+    """
+    mr = 14 if isa.vregs >= 32 else 6
+    return TuningParams(mr=mr, nr=2 * isa.lanes, kc=512, mc=12 * mr, nc=1024)
