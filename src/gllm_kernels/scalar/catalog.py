@@ -25,6 +25,7 @@ class ScalarOp:
     formula: str
     opaque: str = ""
     defaults: tuple[tuple[str, float], ...] = ()
+    shapes: tuple[tuple[str, tuple[str, ...]], ...] = ()  # of an opaque one: nothing else tells
 
     @property
     def symbol(self) -> str:
@@ -88,8 +89,9 @@ def _row(
     result: str = "void",
     opaque: str = "",
     defaults: tuple[tuple[str, float], ...] = (),
+    shapes: tuple[tuple[str, tuple[str, ...]], ...] = (),
 ) -> ScalarOp:
-    return ScalarOp(name, _signature(name, arguments, result), formula, opaque, defaults)
+    return ScalarOp(name, _signature(name, arguments, result), formula, opaque, defaults, shapes)
 
 
 # fmt: off
@@ -130,9 +132,11 @@ ROWS: tuple[ScalarOp, ...] = (
     _row("gemm_bias", f"const float *a, const float *b, const float *bias, float *c, {_MNK}",
          "c[i,j] = sum[p<k](a[i,p] * b[p,j]) + bias[j]"),
     _row("gather", "const float *table, const int32_t *rows, float *out, size_t t, size_t n",
-         "out[i,j] = table[rows[i],j]", opaque="its addresses depend on data"),
+         "out[i,j] = table[rows[i],j]", opaque="its addresses depend on data",
+         shapes=(("table", ("v", "n")), ("rows", ("t",)), ("out", ("t", "n")))),
     _row("argmax", "const float *x, size_t n", "the lowest i with x[i] = max(x)", "int64_t",
-         opaque="its result is an index, which depends on data"),
+         opaque="its result is an index, which depends on data",
+         shapes=(("x", ("n",)), ("return", ()))),
 )
 # fmt: on
 
