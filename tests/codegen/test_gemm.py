@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import products
@@ -85,7 +86,7 @@ def test_units_may_be_split_anywhere(form, isa, m):
     interp.run(kernel, whole)
     units = kernel.units.evaluate({n: v for n, v in whole.items() if isinstance(v, int)})
     cuts = sorted({0, 7, units // 3, units // 2 + 1, units})
-    for begin, end in zip(cuts, cuts[1:]):
+    for begin, end in pairwise(cuts):
         interp.run(kernel, parts, begin, end)
     assert np.array_equal(whole["c"].view(np.uint32), parts["c"].view(np.uint32))
 

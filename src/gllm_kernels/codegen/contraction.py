@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ..errors import CompileError
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace, reachable
+from .frame import domain_of
 
 ONE = Affine.const(1)
 
@@ -59,10 +60,10 @@ class Contraction:
 
 def contraction_of(trace: OpTrace) -> Contraction:
     """The one contraction of a bound trace, or CompileError saying what is in the way."""
-    domain = trace.stores[0].domain
-    if not domain or any(s.domain != domain for s in trace.stores):
-        raise CompileError(f"{trace.name}: the stores of a matrix product share one domain of at "
-                           f"least one binder, got {[s.domain for s in trace.stores]}")
+    domain = domain_of(trace)
+    if not domain:
+        raise CompileError(f"{trace.name}: a matrix product has a column for every element of its "
+                           "innermost binder, but the store has no domain")
     position = _only_reduce(trace)
     _, depth, k = trace.body[position].imm
     column, n = domain[-1]

@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from ..trace.affine import Affine
 from ..trace.ir import OpTrace
 from . import gemv
-from .access import Env, place
+from .access import Env, integer, place
 from .contraction import Contraction, Factor, contraction_of
+from .elementwise import check_in_place
+from .frame import begin
 from .isa.base import Isa
-from .kernel import K, Kernel, KernelBuilder, Mem, Value
+from .kernel import K, Kernel, Mem, Value
 from .pack import ROUND, block_bytes, pack_across, pack_rows, padded, pitch
-from .site import Site, finish, kernel_params, sites
+from .rewrite import contract
+from .site import Site, finish, sites
 from .tuning import TuningParams
 
 GRAIN = 64  # columns: a whole number of panels and of dot blocks
@@ -45,9 +48,10 @@ class Layout:
 
 def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
     """The kernel of a bound trace whose pattern is gemm or gemv."""
-    product = contraction_of(trace)
+    check_in_place(trace)
+    product = contraction_of(contract(trace))
     layout = layout_of(product, isa, params)
-    build = KernelBuilder(trace.name, isa.lanes, kernel_params(trace))
+    build = begin(product.trace, isa)
     with sites(build, product, isa, params) as site:
         _choose(site, layout)
     return build.build(product.units, GRAIN, "column of the product, batch by batch",
@@ -189,13 +193,11 @@ def _prefetch_tile(site: Site, corner: tuple[Value, Value]) -> None:
     for _ in range(p.mr):
         for disp in range(0, 4 * p.nr, gemv.LINE):
             b.emit(K.PREFETCH, base, at.index, imm=Mem(4, at.disp + disp))
-        base = base + row_stride(site) * 4
+        base = base + _row_stride(site) * 4
 
 
-def row_stride(site: Site) -> Value:
+def _row_stride(site: Site) -> Value:
     """Elements from row to row of C."""
-    from .access import integer
-
     target = site.product.trace.stores[0].index
     return integer(site.build, target.coefficient(site.product.row), {})
 

@@ -12,15 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..trace.ir import OpTrace
-from .access import Env, integer, place
+from .access import Env, integer
 from .contraction import Contraction, Factor
+from .frame import decode
 from .isa.base import Isa
-from .kernel import K, KernelBuilder, KParam, Value
-from .lower import hoist, lower, lower_stores
+from .kernel import K, KernelBuilder, Value
+from .lower import hoist_stores, lower, lower_stores
 from .tuning import TuningParams
-
-KINDS = {"dim": "i64", "scalar": "f32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +57,6 @@ class Site:
         return self.build.emit(K.SCRATCH) + offset
 
 
-def kernel_params(trace: OpTrace) -> tuple[KParam, ...]:
-    """Pointers, sizes and strides, float scalars: in the order of the trace."""
-    return tuple(KParam(p.name, KINDS.get(p.role, "ptr")) for p in trace.params)
-
-
 @contextmanager
 def sites(build: KernelBuilder, product: Contraction, isa: Isa,
           params: TuningParams) -> Iterator[Site]:
@@ -76,18 +69,7 @@ def sites(build: KernelBuilder, product: Contraction, isa: Isa,
     with build.loop(begin / n, (end + n - 1) / n, 1, name="batch") as loop:
         lo = build.emit(K.IMAX, begin - loop.iv * n, build.int(0))
         hi = build.emit(K.IMIN, end - loop.iv * n, n)
-        yield Site(build, product, isa, params, _binders(build, product, loop.iv), lo, hi)
-
-
-def _binders(build: KernelBuilder, product: Contraction, flat: Value) -> dict[str, Value]:
-    """The batch binders of a flat batch number, the last one running fastest."""
-    found: dict[str, Value] = {}
-    for binder, extent in reversed(product.batch[1:]):
-        size = integer(build, extent, {})
-        rest = flat / size
-        found[binder] = flat - rest * size
-        flat = rest
-    return {product.batch[0][0]: flat, **found}
+        yield Site(build, product, isa, params, decode(build, product.batch, loop.iv), lo, hi)
 
 
 def finish(site: Site, source: Value, pitch: int, i: Value, rows: Value, j: Value,
@@ -109,10 +91,7 @@ def _row_env(site: Site, i: Value, j: Value) -> Env:
     trace, column = site.product.trace, site.product.column
     row = {site.product.row: i} if site.product.row else {}
     env = Env({**site.batch, **row, column: j}, column)
-    known = hoist(site.build, trace, [s.value for s in trace.stores], env)
-    for target in trace.stores:
-        place(site.build, trace, target.param, target.index, known)
-    return known
+    return hoist_stores(site.build, trace, trace.stores, env)
 
 
 def _vector(site: Site, row: Env, source: Value, offset: Value, j: Value,
