@@ -39,7 +39,8 @@ class CompiledLayer:
     pointers: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.external = tuple(self.graph.buffer(name) for name in self.program.external)
+        given = [b.name for b in self.program.buffers if b.kind == "external"]
+        self.external = tuple(self.graph.buffer(name) for name in given)
         fixed = {**self.constants, **self.states}
         self.pointers = {name: array.ctypes.data for name, array in fixed.items()}
         self.bounds = tuple({(b.need, b.have): b for b in self.graph.bounds}.values())

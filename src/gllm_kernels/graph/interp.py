@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import UnsupportedOpError
 from ..trace.interp import run
-from .ir import Graph, Node
+from .ir import COPY, Graph, Node
 from .view import View
 
 Array = npt.NDArray[np.float32]
@@ -52,6 +52,10 @@ def read(view: View, memory: Mapping[str, Array], dims: Dims) -> Array:
 
 def run_node(node: Node, memory: dict[str, Array], dims: Dims) -> None:
     """Gather the views, run the operator once per batch element, scatter the results."""
+    if node.op is COPY:
+        (_, source), (_, target) = node.inputs[0], node.outputs[0]
+        memory[target.buffer][elements(target, dims)] = read(source, memory, dims)
+        return
     if node.op.trace is None:
         raise UnsupportedOpError(f"{node.name} is opaque ({node.op.opaque}); it has no trace to run")
     sizes = {name: value.evaluate(dims) for name, value in node.dims}

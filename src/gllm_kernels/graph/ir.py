@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..trace.affine import Affine
+from ..trace.ir import Param
 from .operator import Bound, Operator, solve_dims
 from .view import Dim, View, as_affine, shape_of, size_of
 
@@ -57,6 +58,11 @@ class Node:
         ins = ", ".join(str(v) for _, v in self.inputs)
         tail = "".join(f", {k}={v}" for k, v in self.scalars)
         return f"{outs} = {self.op.name}({ins}{tail})"
+
+
+# moves elements between views; the run-time does it, there is nothing to lift
+COPY = Operator("copy", "gk_copy", (Param("x", "in"), Param("out", "out")), (),
+                opaque="it moves elements and computes nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +129,21 @@ class CompilerGraph:
         self.nodes.append(Node(len(self.nodes), op, node[0], node[1], scalars, node[2], node[3]))
         return node[1][0][1]
 
+    def copy(self, view: View) -> View:
+        """The same elements in memory of their own, contiguous."""
+        made = self.temp(view.shape)
+        node = Node(len(self.nodes), COPY, (("x", view),), (("out", made),), (), (), ())
+        self.nodes.append(node)
+        return made
+
     def output(self, name: str, view: View) -> None:
-        """Name a result; the layer returns it as a contiguous array."""
+        """Name a result; the layer returns it as a contiguous array, copied only if it must be."""
         if name in self.outputs:
             raise ShapeError(f"output {name!r} exists already")
-        self.outputs[name] = view
+        buffer = self.buffers[view.buffer]
+        whole = buffer.kind == "temp" and view.is_contiguous and size_of(view.shape) == buffer.size
+        taken = any(view.buffer == other.buffer for other in self.outputs.values())
+        self.outputs[name] = view if whole and not taken else self.copy(view)
 
     def finish(self) -> Graph:
         if not self.outputs and not any(b.kind == "state" for b in self.buffers.values()):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..errors import ShapeError
 from ..trace.affine import Affine
-from ..trace.ir import OpTrace, Param, Store
+from ..trace.ir import OpTrace, Param
 from ..trace.pattern import ComputePattern, pattern_of
 
 DTYPES = {"float": "float32", "int32_t": "int32", "int64_t": "int64"}
@@ -28,6 +28,7 @@ class Operator:
     defaults: tuple[tuple[str, float], ...] = ()
     result: str = ""  # ctype of the returned value, "" for none
     opaque: str = ""  # the reason when it is called, not lifted
+    address: int = 0  # of the scalar function; 0: `symbol` in the object of the package
 
     def shape(self, param: str) -> tuple[Affine, ...]:
         return dict(self.shapes)[param]
@@ -110,7 +111,3 @@ def _bind(op: Operator, name: str, axis: int, want: Affine, size: Affine,
         raise ShapeError(f"{op.name}: axis {axis} of `{name}` has size {size}, wanted "
                          f"{want.substitute(env)} ({want} with {dim} = {env[dim]})")
 
-
-def identity_store(trace: OpTrace, store: Store) -> bool:
-    """Whether the store writes position i of a flat array in round i."""
-    return len(store.domain) == 1 and store.index == Affine.sym(store.domain[0][0])

@@ -1,0 +1,105 @@
+"""The whole compiler on one page: a graph becomes a program, stage by stage.
+
+    scalar -> lift -> trace          happened when the operators were registered
+    graph -> dag -> plan -> buffers  what depends on what, what is fused and why, where values live
+    kernel -> asm -> program         one kernel per distinct group, one table of steps
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .codegen.isa import detect
+from .config import current
+from .executable.cache import KERNELS
+from .executable.layer import CompiledLayer
+from .executable.link import LoadedKernel, link
+from .executable.team import thread_count
+from .fusion.buffers import plan_buffers
+from .fusion.plan import plan_fusion
+from .fusion.profile import DeviceProfile
+from .graph.dag import build_dag
+from .graph.ir import CompilerGraph
+from .trace.ir import OpTrace
+
+Observe = Callable[[str, object, float], None]  # (stage, what it made, milliseconds so far)
+
+
+def device() -> DeviceProfile:
+    """This machine, as far as the settings in force allow it to be used."""
+    isa, caches = detect.current_isa(), detect.caches()
+    lanes, registers = (isa.lanes, isa.vregs) if isa else (1, 0)
+    name = isa.name if isa else "scalar"
+    return DeviceProfile(name, lanes, registers, caches.l1d, caches.l2, caches.l3, thread_count())
+
+
+def compile_graph(graph: CompilerGraph, profile: DeviceProfile | None = None,
+                  states: MutableMapping[str, np.ndarray] | None = None,
+                  threads: int | None = None, observe: Observe | None = None) -> CompiledLayer:
+    """Compile a graph for this machine, or for the instruction set of `profile`.
+
+    `states` holds the arrays of the graph's states by name; missing ones are made, zero. `observe`
+    is called after every stage; GLLM_DUMP and GLLM_TIME install one that prints.
+    """
+    watch = _Watch(observe or printer())
+    profile = profile or device()
+    source = watch("graph", graph.finish())
+    # who defines and who uses every tensor
+    dag = watch("dag", build_dag(source))
+    # which nodes become one kernel
+    plan = watch("plan", plan_fusion(dag, profile))
+    # where the temporaries live
+    buffers = watch("buffers", plan_buffers(plan))
+    states = {} if states is None else states
+    for buffer in source.buffers:
+        if buffer.kind == "state" and buffer.name not in states:
+            states[buffer.name] = np.zeros([s.evaluate({}) for s in buffer.shape], np.float32)
+    # one kernel for each distinct group, written and assembled
+    isa = detect.isa_named(profile.isa)
+    used: dict[OpTrace, LoadedKernel] = {}
+
+    def kernel_of(trace: OpTrace) -> LoadedKernel:
+        if trace not in used:
+            used[trace] = KERNELS.get(trace, isa, observe=watch)
+        return used[trace]
+
+    own = {name: states[name] for name in (b.name for b in source.buffers) if name in states}
+    program = watch("program", link(plan, buffers, {**graph.arrays, **own}, kernel_of))
+    codes = tuple(loaded.code for loaded in used.values())
+    return CompiledLayer(source, plan, program, graph.arrays, own, watch.ms, codes, threads)
+
+
+@dataclass
+class _Watch:
+    """Tells the observer what each stage made, and counts the time outside the observer."""
+
+    observe: Observe | None
+    ms: float = 0.0
+    since: float = field(default_factory=time.perf_counter)
+
+    def __call__(self, stage: str, made: object) -> object:
+        self.ms += (time.perf_counter() - self.since) * 1e3
+        if self.observe:
+            self.observe(stage, made, self.ms)
+        self.since = time.perf_counter()
+        return made
+
+
+def printer() -> Observe | None:
+    """What GLLM_DUMP and GLLM_TIME ask for, on stderr."""
+    config = current()
+    if not (config.dump or config.time):
+        return None
+
+    def show(stage: str, made: object, ms: float) -> None:
+        if config.dumps(stage, str(getattr(made, "name", ""))):
+            print(f"--- {stage}\n{made}", file=sys.stderr)
+        if config.time:
+            print(f"{stage:8} {ms:9.3f} ms", file=sys.stderr)
+
+    return show
