@@ -78,6 +78,9 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; special tokens are left out, broken UTF-8 becomes U+FFFD."""
+        for id in ids:
+            if not 0 <= id < len(self.pieces):
+                raise ShapeError(f"token id {id}: the tokenizer has ids 0 to {len(self.pieces) - 1}")
         stream = self.stream()
         text = "".join([stream.push(int(id)) for id in ids]) + stream.end()
         return text[_spaces(text, self.strip) :]
@@ -99,9 +102,8 @@ class Utf8Stream:
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def push(self, id: int) -> str:
-        if not 0 <= id < len(self._pieces):
-            raise ShapeError(f"token id {id}: the tokenizer has ids 0 to {len(self._pieces) - 1}")
-        return self._decode(self._pieces[id] or b"")
+        # a model's vocabulary is often padded beyond its tokenizer's: such ids have no text
+        return self._decode((self._pieces[id] if id < len(self._pieces) else None) or b"")
 
     def end(self) -> str:
         return self._decode(b"", True)
