@@ -14,10 +14,13 @@ from __future__ import annotations
 from .kernel import K, Mem, Value
 from .site import Site, finish
 
-GROUP = 8  # columns of B that `dot` reads side by side
+GROUP = 8  # columns of B that `dot` reads side by side for one row
+HALF = 4  # and for several rows
 BLOCK = 64  # columns of sums kept for one epilogue
 LINE = 64  # bytes of a cache line
 AHEAD = 32  # rows of B that `columns` prefetches ahead
+
+Values = tuple[Value, ...]
 
 
 def scratch_bytes(site_lanes: int, few: int) -> int:
@@ -55,11 +58,13 @@ def _group(site: Site, columns: Value, target: Value) -> None:
     with b.when_less(m, 2):
         _tile(site, columns, GROUP, b.int(0), 1, target, following)
     rows = 4 if b.lanes == 16 else 2
+    half = site.line(site.product.b) * HALF
     with b.when_less(1, m), b.loop(0, m, rows, target, name="dot rows") as tile:
-        for first in range(0, GROUP, 4):
-            skip = site.line(site.product.b) * first
-            _tile(site, columns + skip, 4, tile.iv, rows, tile.phis[0] + 4 * first,
-                  following + skip)
+        inits = (columns, tile.phis[0], following)
+        with b.loop(0, GROUP, HALF, *inits, name="dot half") as part:
+            first, sums, far = part.phis
+            _tile(site, first, HALF, tile.iv, rows, sums, far)
+            part.yields(first + half, sums + 4 * HALF, far + half)
         tile.yields(tile.phis[0] + 4 * BLOCK * rows)
 
 
@@ -71,31 +76,37 @@ def _tile(site: Site, column: Value, wide: int, i: Value, tall: int, target: Val
     linear stretch: the hardware follows few streams at once, and not across a page.
     """
     b, k = site.build, site.k
-    steps = 4 if tall == 1 else 2
-    whole = k & -(steps * b.lanes)
     rows = _rows(site, i, tall)
-    quads = [column + site.line(site.product.b) * q for q in range(0, wide, 4)]
-    ahead = [following] if following else []
-    sums = [b.const(0.0)] * (wide * tall)
-    with b.loop(0, whole, steps * b.lanes, *quads, *ahead, *sums, name="dot k") as loop:
-        moving, acc = loop.phis[:len(quads)], list(loop.phis[len(quads) + len(ahead):])
-        for u in range(steps):
-            acc = _step(site, loop.iv, moving, rows, acc, 4 * b.lanes * u, None)
-        far = loop.phis[len(quads):len(quads) + len(ahead)]
-        stretch = 4 * b.lanes * steps * wide
-        for at in far:
-            _prefetch(site, at, b.int(0), stretch, 1)
-        loop.yields(*(q + 4 * b.lanes * steps for q in moving), *(f + stretch for f in far), *acc)
-    results = loop.results
-    rest = (*results[:len(quads)], *results[len(quads) + len(ahead):])
-    with b.loop(whole, k, b.lanes, *rest, name="dot tail") as tail:
+    quads = tuple(column + site.line(site.product.b) * q for q in range(0, wide, 4))
+    _offsets(site)  # computed here, outside the loops that use them
+    sums = (b.const(0.0),) * (wide * tall)
+    whole = b.int(0)
+    if following is not None:
+        steps = 4 if tall == 1 else 2
+        whole = k & -(steps * b.lanes)
+        quads, sums = _steady(site, whole, steps, rows, quads, sums, following)
+    with b.loop(whole, k, b.lanes, *quads, *sums, name="dot tail") as tail:
         mask = b.emit(K.FIRST, k - tail.iv)
-        moving, acc = tail.phis[:len(quads)], list(tail.phis[len(quads):])
+        moving, acc = tail.phis[:len(quads)], tail.phis[len(quads):]
         acc = _step(site, tail.iv, moving, rows, acc, 0, mask)
         tail.yields(*(q + 4 * b.lanes for q in moving), *acc)
     for number, value in enumerate(tail.results[len(quads):]):
         at = 4 * (number % tall * BLOCK + number // tall)
         b.emit(K.STORE1, target, b.int(0), b.emit(K.HSUM, value), imm=Mem(4, at))
+
+
+def _steady(site: Site, whole: Value, steps: int, rows: list[Value], quads: Values, sums: Values,
+            following: Value) -> tuple[Values, Values]:
+    """The part of r that fills `steps` vectors per round, and the prefetch beside it."""
+    b, count = site.build, len(quads)
+    stretch = 4 * b.lanes * steps * (len(sums) // len(rows))
+    with b.loop(0, whole, steps * b.lanes, *quads, following, *sums, name="dot k") as loop:
+        moving, far, acc = loop.phis[:count], loop.phis[count], loop.phis[count + 1:]
+        for u in range(steps):
+            acc = _step(site, loop.iv, moving, rows, acc, 4 * b.lanes * u, None)
+        _prefetch(site, far, b.int(0), stretch)
+        loop.yields(*(q + 4 * b.lanes * steps for q in moving), far + stretch, *acc)
+    return loop.results[:count], loop.results[count + 1:]
 
 
 def _rows(site: Site, i: Value, tall: int) -> list[Value]:
@@ -107,28 +118,29 @@ def _rows(site: Site, i: Value, tall: int) -> list[Value]:
     return [site.start(a) + number * site.line(a) for number in numbers]
 
 
-def _step(site: Site, r: Value, quads: tuple[Value, ...], rows: list[Value], acc: list[Value],
-          disp: int, mask: Value | None) -> list[Value]:
+def _step(site: Site, r: Value, quads: Values, rows: list[Value], acc: Values, disp: int,
+          mask: Value | None) -> Values:
     """One vector along r of every row and every column: acc[column*tall + row] += a*b."""
-    b, tall = site.build, len(rows)
+    b, tall, offsets = site.build, len(rows), _offsets(site)
     left = [b.load(row, r, disp=disp, mask=mask) for row in rows]
-    out = []
+    out: list[Value] = []
     for c in range(len(acc) // tall):
-        base, (index, scale) = quads[c // 4], _offset(site, c % 4)
+        base, (index, scale) = quads[c // 4], offsets[c % 4]
         right = b.load(base, index, scale, disp, mask)
         out += [b.emit(K.VFMA, left[t], right, acc[c * tall + t]) for t in range(tall)]
-    return out
+    return tuple(out)
 
 
-def _offset(site: Site, column: int) -> tuple[Value, int]:
-    """column * line as index and scale: two registers address four columns."""
+def _offsets(site: Site) -> tuple[tuple[Value, int], ...]:
+    """0, 1, 2, 3 lines as index and scale: two registers address four columns."""
     line = site.line(site.product.b)
-    return ((site.build.int(0), 1), (line, 1), (line, 2), (line * 3, 1))[column]
+    return (site.build.int(0), 1), (line, 1), (line, 2), (line * 3, 1)
 
 
-def _prefetch(site: Site, base: Value, index: Value, stretch: int, scale: int) -> None:
+def _prefetch(site: Site, base: Value, index: Value, stretch: int) -> None:
+    """Lines base + index .. + stretch into the 2nd-level cache."""
     for at in range(0, stretch, LINE):
-        site.build.emit(K.PREFETCH, base, index, imm=Mem(scale, at, level=1))
+        site.build.emit(K.PREFETCH, base, index, imm=Mem(1, at, level=1))
 
 
 # -- columns ---------------------------------------------------------------------------------------
@@ -170,7 +182,7 @@ def _strip(site: Site, j: Value, vectors: int, i: Value, tall: int, target: Valu
     with b.loop(0, site.k, 1, site.start(site.product.b) + j * 4, *sums, name="columns k") as loop:
         at, acc = loop.phis[0], loop.phis[1:]
         right = [b.load(at, b.int(0), disp=4 * lanes * v, mask=masks[v]) for v in range(vectors)]
-        _prefetch(site, at, far, 4 * lanes * vectors, 1)
+        _prefetch(site, at, far, 4 * lanes * vectors)
         out = []
         for t, row in enumerate(rows):
             left_value = b.broadcast(row, loop.iv)
