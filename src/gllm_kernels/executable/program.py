@@ -11,8 +11,8 @@ and one gather writes all slots; nothing else happens in Python between two kern
 
 from __future__ import annotations
 
+import ctypes
 import os
-import struct
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,9 +62,9 @@ class IntSlot:
 
 @dataclass(frozen=True, slots=True)
 class FloatSlot:
-    """A float32 in the low half of the slot."""
+    """A float32 in the low half of the slot; a name stands for a number given per call."""
 
-    value: float
+    value: float | str
 
 
 Slot = PointerSlot | IntSlot | FloatSlot
@@ -95,6 +95,11 @@ class Program:
     keep: tuple[object, ...] = ()
     _loaded: LoadedProgram | None = field(default=None, init=False, repr=False)
 
+    @property
+    def external(self) -> tuple[str, ...]:
+        """Names of the buffers whose addresses `run` is given, in that order."""
+        return tuple(b.name for b in self.buffers if b.kind == "external")
+
     def load(self) -> LoadedProgram:
         """The table in memory, made at the first call."""
         if self._loaded is None:
@@ -106,9 +111,16 @@ class Program:
         pointers: Sequence[int] = (),
         dims: Sequence[int] | Mapping[str, int] = (),
         threads: int | None = None,
+        floats: Mapping[str, float] | None = None,
     ) -> None:
         """Run every step; `pointers` are the external buffers' addresses, in their order."""
-        self.load().run(pointers, dims, threads)
+        self.load().run(pointers, dims, threads, floats=floats)
+
+    @property
+    def floats(self) -> tuple[str, ...]:
+        """Names of the numbers that every call gives."""
+        slots = [slot for step in self.steps for slot in step.slots if isinstance(slot, FloatSlot)]
+        return tuple(dict.fromkeys(s.value for s in slots if isinstance(s.value, str)))
 
 
 class LoadedProgram:
@@ -126,6 +138,7 @@ class LoadedProgram:
         self._scratch = self._indices(step.scratch for step in program.steps)
         self._owned = [np.empty(0, np.uint8) for _ in self._internal]
         self._bases = np.zeros(len(program.buffers) + 1, np.int64)  # the last one is no buffer
+        self._named: list[tuple[int, str]] = []  # (where, name of a number given per call)
         self._build_table()
         self._polynomials.freeze()
         self._call: tuple[tuple[int, ...], tuple[int, ...]] | None = None
@@ -138,6 +151,7 @@ class LoadedProgram:
         dims: Sequence[int] | Mapping[str, int] = (),
         threads: int | None = None,
         times: np.ndarray | None = None,
+        floats: Mapping[str, float] | None = None,
     ) -> None:
         """`times`, int64[steps + 1], receives nanoseconds at the start and after every step."""
         call = tuple(pointers), self._dims(dims)
@@ -148,6 +162,8 @@ class LoadedProgram:
                 self._call = None
                 self._evaluate(*call)
                 self._call = call
+            for where, name in self._named:
+                self._table[where] = float_bits(floats[name])
             process_team().run(
                 self._table_address, len(self.program.steps), count, self._scratch_bytes, clock
             )
@@ -199,7 +215,10 @@ class LoadedProgram:
     def _place(self, where: int, slot: Slot, dynamic: list[tuple[int, int, int]]) -> None:
         """Write a constant slot now; remember the others."""
         if isinstance(slot, FloatSlot):
-            self._table[where] = float_bits(slot.value)
+            if isinstance(slot.value, str):
+                self._named.append((where, slot.value))
+            else:
+                self._table[where] = float_bits(slot.value)
             return
         value, base = (slot.value, len(self.program.buffers)) if isinstance(slot, IntSlot) else (
             slot.offset * slot.itemsize, slot.buffer)  # fmt: skip
@@ -214,7 +233,7 @@ class LoadedProgram:
     def _evaluate(self, pointers: tuple[int, ...], dims: tuple[int, ...]) -> None:
         """Every dynamic slot: polynomial of the dims, plus the address of its buffer."""
         if len(pointers) != len(self._external):
-            names = [self.program.buffers[i].name for i in self._external]
+            names = list(self.program.external)
             raise ShapeError(f"external buffers are {names}, got {len(pointers)} addresses")
         values = self._polynomials.values(dims)
         self._grow([int(values[sizes].max()) for sizes in self._sizes])
@@ -263,8 +282,8 @@ class _Polynomials:
 
 
 def float_bits(value: float) -> int:
-    """The slot of a float32: its bits in the low half."""
-    return struct.unpack("<I", struct.pack("<f", value))[0]
+    """The slot of a float32: its bits in the low half; too large a number is infinite."""
+    return ctypes.c_uint32.from_buffer(ctypes.c_float(value)).value
 
 
 def _check(program: Program) -> None:
