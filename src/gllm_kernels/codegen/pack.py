@@ -67,22 +67,26 @@ def pack_across(b: KernelBuilder, source: Value, stride: Value, lines: Value, de
     lanes, step = b.lanes, pitch(depth, width, b.lanes)
     last = source + (lines - 1) * stride
     with b.loop(0, lines, width, source, target, name="pack panels") as panel:
-        for first in range(0, width, lanes):
-            line = b.emit(K.IMIN, panel.phis[0] + stride * first, last)
-            _strip(b, line, last, stride, depth, panel.phis[1], width, first)
+        if width < lanes:
+            _strip(b, panel.phis[0], last, stride, depth, panel.phis[1], width, width)
+        else:
+            with b.loop(0, width, lanes, name="pack strips") as part:
+                # the last strip ends with the panel, even if it starts inside the one before
+                first = b.emit(K.IMIN, part.iv, b.int(width - lanes))
+                line = b.emit(K.IMIN, panel.phis[0] + stride * first, last)
+                _strip(b, line, last, stride, depth, panel.phis[1] + first * 4, width, lanes)
         panel.yields(panel.phis[0] + stride * width, panel.phis[1] + step)
 
 
 def _strip(b: KernelBuilder, line: Value, last: Value, stride: Value, depth: Value, target: Value,
-           width: int, first: int) -> None:
-    """`lanes` lines over the whole depth, into columns first .. first + lanes of one panel."""
+           width: int, count: int) -> None:
+    """Up to `lanes` lines over the whole depth, side by side in a panel of `width`."""
     lanes = b.lanes
-    count = min(lanes, width - first)
     with b.loop(0, depth, lanes, line, last, target, name="pack strip") as square:
         top, end, out = square.phis
         mask = b.emit(K.FIRST, depth - square.iv)
         for r, value in enumerate(transpose(b, _lines(b, top, end, stride, count, mask))):
-            b.store(out, b.int(0), value, disp=4 * (r * width + first))
+            b.store(out, b.int(0), value, disp=4 * r * width)
         square.yields(top + 4 * lanes, end + 4 * lanes, out + 4 * lanes * width)
 
 
