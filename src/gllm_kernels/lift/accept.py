@@ -1,0 +1,284 @@
+"""Whether a formula found at one tuple of sizes holds at all sizes.
+
+The conditions that a run records cut the sizes into cells; inside a cell the same code runs. Each
+cell is run at sample sizes and compared with the formula node for node: at 0, 1 and 2, on both
+sides of every threshold, and at sizes that outrun any state the code could carry along. What
+cannot be sampled (a threshold too far away, an exit that is never taken) refuses the function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice, product
+
+from iced_x86 import OpKind
+
+from ..trace.affine import Affine
+from ..trace.ir import Op, OpTrace
+from ..trace.spec import check
+from . import value as v
+from .conditions import Condition
+from .elf import Image
+from .engine import Lifted, execute
+from .error import Refusal
+from .expand import compare
+from .fold import templates
+from .nodes import Nodes
+from .program import Program
+from .signature import Signature
+from .x86 import GENERAL, VECTOR
+
+# Sizes at which the formula is read: 2 apart, so that n and n-1 are never both a dimension.
+FIRST, SECOND = (3, 5, 7, 9, 11, 13), (6, 4, 3, 10, 8, 5)
+SPARE = (17, 19, 23, 29, 31, 37)
+ORDINARY = (0, 1, 2, 4, 8, 16)  # immediates that every loop over floats has
+FAR = 300  # the largest size that is sampled
+MOST_LIFTS = 200
+CANDIDATES = 8
+Sizes = tuple[int, ...]
+
+
+@dataclass
+class Acceptance:
+    """The work list of sizes, and what all runs recorded."""
+
+    program: Program
+    image: Image
+    signature: Signature
+    learned: dict = field(default_factory=dict)
+    done: dict[Sizes, Lifted] = field(default_factory=dict)
+    todo: list[Sizes] = field(default_factory=list)
+    outcomes: dict[tuple, set[bool]] = field(default_factory=dict)
+    exits: dict[int, set[bool]] = field(default_factory=dict)
+    edges: dict[str, set[int]] = field(default_factory=dict)
+    limit: int = 1 << 31
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        return tuple(a.name for a in self.signature.of_kind("dim"))
+
+    def named(self, sizes: Sizes) -> dict[str, int]:
+        return dict(zip(self.dims, sizes, strict=True))
+
+    def run(self, sizes: Sizes) -> tuple[Lifted, Nodes]:
+        """One symbolic execution; a refusal away from the first sizes says where."""
+        nodes = Nodes()
+        try:
+            lifted = execute(
+                self.program, self.image, self.signature, self.named(sizes), nodes, self.learned
+            )
+        except Refusal as refusal:
+            if self.done:
+                places = ", ".join(f"{n} = {s}" for n, s in self.named(sizes).items())
+                refusal.what = f"at {places}: {refusal.what}"
+            raise
+        self.done[sizes] = lifted
+        self.limit = min(self.limit, lifted.conditions.limit)
+        return lifted, nodes
+
+    def collect(self, sizes: Sizes, lifted: Lifted) -> None:
+        """Take over conditions and exits; add the sizes that they ask for."""
+        for at, outcomes in lifted.conditions.exits.items():
+            self.exits.setdefault(at, set()).update(outcomes)
+        for condition in lifted.conditions.recorded:
+            key = condition.at, condition.poly, condition.relation
+            if key not in self.outcomes:
+                self.outcomes[key] = set()
+                self._sample(condition, sizes)
+            self.outcomes[key].add(condition.outcome)
+
+    def push(self, sizes: Sizes) -> None:
+        if sizes not in self.done and sizes not in self.todo and min(sizes, default=0) >= 0:
+            self.todo.append(sizes)
+
+    # ---- which sizes a condition asks for
+
+    def _sample(self, condition: Condition, sizes: Sizes) -> None:
+        terms = condition.poly.terms
+        if all(len(m) <= 1 for m in terms):
+            self._sample_linear(condition, sizes)
+        elif len(terms) - (v.ONE in terms) == 1:
+            self._sample_product(condition)
+        else:
+            raise Refusal(
+                f"a condition on {self._text(condition)}, which cannot be sampled",
+                "conditions that are linear in the dimensions",
+                at=condition.at,
+            )
+
+    def _sample_linear(self, condition: Condition, sizes: Sizes) -> None:
+        """n crosses -rest/coefficient: run on both sides of it."""
+        terms = condition.poly.terms
+        for mono, coef in terms.items():
+            if not mono:
+                continue
+            place = self._place(mono[0])
+            rest = condition.poly.value - coef * sizes[place]
+            threshold = -rest // coef
+            self._near(condition, threshold)
+            if threshold > 2 or len(terms) - (v.ONE in terms) > 1:
+                for size in (threshold + step for step in (-1, 0, 1, 2, 5)):
+                    self.push(_with(sizes, place, size))
+            if threshold > 2 and len(terms) - (v.ONE in terms) == 1:
+                self._edge(self.dims[place], threshold)
+
+    def _sample_product(self, condition: Condition) -> None:
+        """m*n crosses a threshold: sample one dimension while the others are 1."""
+        terms = dict(condition.poly.terms)
+        constant = terms.pop(v.ONE, 0)
+        ((mono, coef),) = terms.items()
+        threshold = -constant // coef
+        self._near(condition, threshold)
+        ones = (1,) * len(self.dims)
+        for size in (threshold + step for step in (-1, 0, 1, 2)):
+            self.push(_with(ones, self._place(mono[-1]), size))
+
+    def _near(self, condition: Condition, threshold: int) -> None:
+        if FAR < threshold < 1 << 31:
+            raise Refusal(
+                f"{self._text(condition)} changes its sign at {threshold}: too far to check",
+                f"thresholds up to {FAR}",
+                "one function for all sizes, or a function per range",
+                at=condition.at,
+            )
+
+    def _edge(self, name: str, threshold: int) -> None:
+        """Thresholds on several dimensions make cells of their own: sample the corners."""
+        self.edges.setdefault(name, set()).update((threshold, threshold + 1))
+        if len(self.edges) > 1:
+            small = dict.fromkeys(self.dims, (2,))
+            for sizes in product(*({**small, **self.edges}).values()):
+                self.push(sizes)
+
+    def _place(self, number: int) -> int:
+        return self.dims.index(self.signature.arguments[number].name)
+
+    def _text(self, condition: Condition) -> str:
+        rows = condition.poly.terms.items()
+        names = [a.name for a in self.signature.arguments]
+        return str(Affine.of((c, tuple(names[x] for x in m)) for m, c in rows))
+
+    def unexplained(self) -> Iterator[Refusal]:
+        """What all samples together did not settle."""
+        for at, outcomes in self.exits.items():
+            if True not in outcomes:
+                yield Refusal("this loop exit was never taken", "loops over dimensions", at=at)
+        for (at, poly, _), outcomes in self.outcomes.items():
+            several = len({x for m in poly.terms for x in m}) > 1
+            linear = all(len(m) <= 1 for m in poly.terms)
+            if several and linear and len(outcomes) == 1:
+                yield Refusal("a condition on several sizes came out one way only", at=at)
+
+
+def accept(program: Program, image: Image, signature: Signature) -> tuple[OpTrace, Acceptance]:
+    """The trace of the function, or a Refusal."""
+    work = Acceptance(program, image, signature)
+    first, second = base_sizes(program, len(work.dims))
+    lifted, nodes = work.run(first)
+    found = list(islice(templates(lifted, signature, work.named(first)), CANDIDATES))
+    trace = _matching(work, found, first, lifted, nodes)
+    work.collect(first, lifted)
+    if work.dims:
+        trace = _second(work, found, trace, second)
+        _push_small(work, state_size(program, lifted, trace))
+    while work.todo:
+        if len(work.done) > MOST_LIFTS:
+            raise Refusal(f"more than {MOST_LIFTS} size cases to check")
+        sizes = work.todo.pop(0)
+        lifted, nodes = work.run(sizes)
+        compare(trace, signature, work.named(sizes), nodes, lifted)
+        work.collect(sizes, lifted)
+    for refusal in work.unexplained():
+        raise refusal
+    return check(replace(trace, extent_limit=work.limit)), work
+
+
+def _second(work: Acceptance, found: list[OpTrace], trace: OpTrace, sizes: Sizes) -> OpTrace:
+    """Other sizes tell apart the traces that explain the first ones."""
+    lifted, nodes = work.run(sizes)
+    others = [t for t in found if t is not trace]
+    trace = _matching(work, [trace, *others], sizes, lifted, nodes)
+    work.collect(sizes, lifted)
+    return trace
+
+
+def _matching(
+    work: Acceptance, found: list[OpTrace], sizes: Sizes, lifted: Lifted, nodes: Nodes
+) -> OpTrace:
+    """The first trace that is what the run did."""
+    refusals = []
+    for trace in found:
+        try:
+            compare(trace, work.signature, work.named(sizes), nodes, lifted)
+        except Refusal as refusal:
+            refusals.append(refusal)
+        else:
+            return trace
+    raise refusals[0]
+
+
+def _push_small(work: Acceptance, state: int) -> None:
+    """0 and 1 in every combination, then 2 and the size of the state, one dimension at a time."""
+    count = len(work.dims)
+    if state > FAR:
+        raise Refusal(f"{state} elements of state or distance: too far to check (limit {FAR})")
+    for sizes in product((0, 1), repeat=count):
+        work.push(sizes)
+    small = tuple(2 + k % 2 for k in range(count))
+    for size in (0, 1, 2, state):
+        for place in range(count):
+            work.push(_with(small, place, size))
+
+
+def _with(sizes: Sizes, place: int, size: int) -> Sizes:
+    return (*sizes[:place], size, *sizes[place + 1 :])
+
+
+def base_sizes(program: Program, count: int) -> tuple[Sizes, Sizes]:
+    """Two tuples of sizes that do not occur as constants in the code."""
+    if count > len(FIRST):
+        raise Refusal(f"{count} dimensions; at most {len(FIRST)} are lifted")
+    used = set(immediates(program)) - set(ORDINARY)
+    spare = iter(s for s in SPARE if s not in used)
+    first = (5,) if count == 1 else FIRST[:count]
+    second = (8,) if count == 1 else SECOND[:count]
+    return tuple(next(spare) if s in used else s for s in first), second
+
+
+def immediates(program: Program) -> Iterator[int]:
+    """Constants of the code, displacements also as element counts."""
+    for i in program.instructions:
+        for k in range(i.op_count):
+            if i.op_kind(k) == OpKind.MEMORY and not i.is_ip_rel_memory_operand:
+                size = abs(v.signed(i.memory_displacement, 64))
+                yield from (size, size // 4)
+            elif OpKind.IMMEDIATE8 <= i.op_kind(k) <= OpKind.IMMEDIATE32TO64:
+                yield abs(v.signed(i.immediate(k), 64))
+
+
+def state_size(program: Program, lifted: Lifted, trace: OpTrace) -> int:
+    """More elements than the code can remember: registers, stack slots, distances in memory.
+
+    A delay line of k floats looks like a constant until k + 1 elements have passed.
+    """
+    used = {
+        i.op_register(k)
+        for i in program.instructions
+        for k in range(i.op_count)
+        if i.op_kind(k) == OpKind.REGISTER
+    }
+    holders = VECTOR | GENERAL if lifted.conditions.integer_data else VECTOR
+    registers = sum(1 for r in used if r in holders)
+    return max(4 + registers + lifted.slots, lag(trace) + 3)
+
+
+def lag(trace: OpTrace) -> int:
+    """The largest constant distance between an element written and one read of the same array."""
+    largest = 0
+    for store in trace.stores:
+        for node in trace.body:
+            if node.op is Op.LOAD and node.imm[0] == store.param:
+                constant = (node.imm[1] - store.index).without().terms
+                largest = max([largest, *(abs(c) for c, m in constant if not m)])
+    return largest

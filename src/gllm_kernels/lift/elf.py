@@ -1,0 +1,253 @@
+"""Where the code of a function is: an image of sections or segments with external names resolved.
+
+    open_object(path) -> Image      .o (relocated here) and .so (segments and dynamic relocations)
+    raw_image(bytes)                code without constants or calls
+    live_image(address)             code in this process, read through its memory map
+
+External functions get addresses of their own in a range that holds nothing else; a GOT slot of one
+is a name too. Formulas: System V ABI, AMD64 supplement, section 4.4.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
+
+from ..errors import LiftError
+from ..trace.interp import libm
+
+BASE = 0x1000  # where the sections of a relocatable object are laid out
+EXTERNAL = 0x4000_0000  # within reach of a 32-bit displacement from BASE
+SLOTS = 0x5000_0000
+ALLOC, WRITE = 2, 1  # SHF_*
+PF_WRITE = 2
+RELATIVE, SLOT = ("R_X86_64_PC32", "R_X86_64_PLT32"), (
+    "R_X86_64_GOTPCREL", "R_X86_64_GOTPCRELX", "R_X86_64_REX_GOTPCRELX",
+)  # fmt: skip
+NUMBERS = {
+    1: "R_X86_64_64", 2: "R_X86_64_PC32", 4: "R_X86_64_PLT32", 9: "R_X86_64_GOTPCREL",
+    41: "R_X86_64_GOTPCRELX", 42: "R_X86_64_REX_GOTPCRELX",
+}  # fmt: skip
+
+
+@dataclass
+class Region:
+    """Bytes at an address; `fixed` when nothing can write them."""
+
+    base: int
+    data: bytearray
+    fixed: bool
+
+
+@dataclass
+class Image:
+    """Memory as the function sees it before it runs."""
+
+    regions: list[Region] = field(default_factory=list)
+    symbols: dict[str, int] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)  # address -> external function
+    slots: dict[int, str] = field(default_factory=dict)  # GOT slot -> external function
+    patched: set[int] = field(default_factory=set)  # addresses that hold a relocated value
+
+    def read(self, address: int, size: int) -> bytes:
+        """Up to `size` bytes at `address`; fewer at the end of a region, none outside."""
+        for region in self.regions:
+            offset = address - region.base
+            if 0 <= offset < len(region.data):
+                return bytes(region.data[offset : offset + size])
+        return b""
+
+    def constant(self, address: int, size: int) -> bytes | None:
+        """Bytes that are the same on every call, or None."""
+        for region in self.regions:
+            offset = address - region.base
+            if region.fixed and 0 <= offset <= len(region.data) - size:
+                touched = any(a in self.patched for a in range(address - 7, address + size))
+                return None if touched else bytes(region.data[offset : offset + size])
+        return None
+
+    def callee(self, address: int) -> str | None:
+        """The external function at `address`, or behind the jump through a slot that is there."""
+        if address in self.names:
+            return self.names[address]
+        slot = jump_slot(self.read(address, 16), address)
+        return self.slot(slot) if slot is not None else None
+
+    def slot(self, address: int) -> str | None:
+        """The external function that the pointer at `address` leads to."""
+        return self.slots.get(address)
+
+    def external(self, name: str) -> int:
+        """The address that stands for an external function."""
+        name = name.split("@")[0]
+        for address, known in self.names.items():
+            if known == name:
+                return address
+        address = EXTERNAL + 16 * len(self.names)
+        self.names[address] = name
+        return address
+
+    def slot_of(self, name: str) -> int:
+        for address, known in self.slots.items():
+            if known == name:
+                return address
+        address = SLOTS + 8 * len(self.slots)
+        self.slots[address] = name
+        return address
+
+
+def jump_slot(code: bytes, address: int) -> int | None:
+    """The slot of `jmp [rip+slot]`, after an optional endbr64 and bnd prefix."""
+    start = 4 if code.startswith(b"\xf3\x0f\x1e\xfa") else 0
+    start += code[start : start + 1] == b"\xf2"
+    if code[start : start + 2] != b"\xff\x25":
+        return None
+    return address + start + 6 + int.from_bytes(code[start + 2 : start + 6], "little", signed=True)
+
+
+def open_object(path: str | Path) -> Image:
+    """The image of a relocatable object or a shared library."""
+    try:
+        elf = ELFFile(BytesIO(Path(path).read_bytes()))
+    except (OSError, ELFError) as failure:
+        raise LiftError(f"{path}: cannot be read as an ELF file: {failure}") from failure
+    if elf["e_machine"] != "EM_X86_64":
+        raise LiftError(f"{path}: machine is {elf['e_machine']}; this lifter reads x86-64 code")
+    return _relocatable(elf) if elf["e_type"] == "ET_REL" else _shared(elf)
+
+
+def _relocatable(elf: ELFFile) -> Image:
+    image, place = Image(), BASE
+    starts: dict[int, int] = {}
+    for number, section in enumerate(elf.iter_sections()):
+        if section["sh_flags"] & ALLOC and section["sh_size"]:
+            place = -(-place // 64) * 64
+            starts[number] = place
+            relro = section.name.startswith(".data.rel.ro")
+            fixed = relro or not section["sh_flags"] & WRITE
+            image.regions.append(Region(place, bytearray(section.data()), fixed))
+            place += section["sh_size"]
+    _define(image, elf.get_section_by_name(".symtab"), starts)
+    for section in elf.iter_sections("SHT_RELA"):
+        if section["sh_info"] in starts:
+            for target, row in _entries(elf, section):
+                _patch(image, starts, starts[section["sh_info"]], target, row)
+    return image
+
+
+def _define(image: Image, table, starts: dict[int, int] | None) -> None:
+    for symbol in table.iter_symbols() if table else ():
+        section = symbol["st_shndx"]
+        if symbol["st_info"]["type"] == "STT_FUNC" and section != "SHN_UNDEF":
+            base = starts[section] if starts is not None else 0
+            image.symbols[symbol.name] = base + symbol["st_value"]
+
+
+def _entries(elf: ELFFile, section: RelocationSection) -> Iterator[tuple]:
+    symbols = elf.get_section(section["sh_link"])
+    return ((symbols.get_symbol(row["r_info_sym"]), row) for row in section.iter_relocations())
+
+
+def _patch(image: Image, starts: dict[int, int], base: int, symbol, row) -> None:
+    """Write the value of one relocation; what is not a displacement marks its bytes as unknown."""
+    at, kind = base + row["r_offset"], NUMBERS.get(row["r_info_type"], "?")
+    local = symbol["st_shndx"] in starts
+    value = starts[symbol["st_shndx"]] + symbol["st_value"] if local else None
+    if kind in SLOT and not local:
+        value = image.slot_of(symbol.name)
+    elif kind not in RELATIVE or (kind in SLOT and local):
+        image.patched.update(range(at, at + 8))
+        return
+    elif value is None:
+        value = image.external(symbol.name)
+    _write(image, at, value + row["r_addend"] - at)
+
+
+def _write(image: Image, at: int, displacement: int) -> None:
+    for region in image.regions:
+        if 0 <= at - region.base < len(region.data):
+            start = at - region.base
+            region.data[start : start + 4] = displacement.to_bytes(4, "little", signed=True)
+
+
+def _shared(elf: ELFFile) -> Image:
+    image = Image()
+    for segment in elf.iter_segments("PT_LOAD"):
+        data = bytearray(segment.data().ljust(segment["p_memsz"], b"\0"))
+        fixed = not segment["p_flags"] & PF_WRITE
+        image.regions.append(Region(segment["p_vaddr"], data, fixed))
+    tables = [elf.get_section_by_name(n) for n in (".symtab", ".dynsym")]
+    for table in tables:
+        _define(image, table, None)
+    for section in elf.iter_sections("SHT_RELA"):
+        for symbol, row in _entries(elf, section) if section["sh_flags"] & ALLOC else ():
+            image.patched.update(range(row["r_offset"], row["r_offset"] + 8))
+            if symbol.name:
+                image.slots[row["r_offset"]] = symbol.name.split("@")[0]
+    return image
+
+
+def raw_image(code: bytes) -> Image:
+    """Code alone: no constants, no calls."""
+    return Image([Region(BASE, bytearray(code), True)], {"": BASE})
+
+
+class LiveImage(Image):
+    """Code of this process. Constants are what lies in mappings that cannot be written."""
+
+    def __init__(self) -> None:
+        super().__init__(names=dict(_maths()))
+        self.maps = list(_maps())
+
+    def read(self, address: int, size: int) -> bytes:
+        for low, high, _ in self.maps:
+            if low <= address < high:
+                return ctypes.string_at(address, min(size, high - address))
+        return b""
+
+    def constant(self, address: int, size: int) -> bytes | None:
+        for low, high, writable in self.maps:
+            if low <= address <= high - size:
+                return None if writable else ctypes.string_at(address, size)
+        return None
+
+    def slot(self, address: int) -> str | None:
+        pointer = int.from_bytes(self.read(address, 8), "little")
+        return self.names.get(pointer)
+
+
+def live_image(address: int, symbol: str) -> Image:
+    """The image of this process; `symbol` names the function at `address`."""
+    image = LiveImage()
+    image.symbols[symbol] = address
+    return image
+
+
+def _maps() -> Iterator[tuple[int, int, bool]]:
+    try:
+        text = Path("/proc/self/maps").read_text(encoding="ascii", errors="replace")
+    except OSError as failure:
+        raise LiftError(
+            f"a function pointer needs the memory map of this process: {failure}; "
+            "pass the path of its .so or .o instead"
+        ) from failure
+    for line in text.splitlines():
+        span, mode = line.split()[:2]
+        low, high = (int(x, 16) for x in span.split("-"))
+        if mode[0] == "r":
+            yield low, high, mode[1] == "w"
+
+
+@cache
+def _maths() -> tuple[tuple[int, str], ...]:
+    """Addresses of the maths functions; dlsym knows them where dladdr has no name (IFUNC)."""
+    names = "expf logf tanhf sqrtf fmaxf fminf fabsf fmaf".split()
+    return tuple((ctypes.cast(libm()[n], ctypes.c_void_p).value or 0, n) for n in names)

@@ -1,0 +1,61 @@
+"""What a refused function looks like to the one who wrote it.
+
+scalar_first: branch on a loop counter: i0 == 0
+  expected: every element computed by the same formula
+  change: split the function, or compute the condition from data
+       1164:  test rax, rax
+  ->   1167:  je 1180h
+              ^^^^^^^^
+       1169:  movss xmm0, [rdi+rax*4]
+  registers: rdi = x, rax = 4*i0, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import LiftError
+
+BEFORE, AFTER = 3, 3
+
+
+@dataclass
+class Refusal(Exception):
+    """Raised inside the lifter; `at` is the address of the instruction, when there is one."""
+
+    what: str
+    expected: str = ""
+    change: str = ""
+    at: int | None = None
+    registers: str = ""
+
+    def __str__(self) -> str:
+        return self.what
+
+
+def lift_error(name: str, refusal: Refusal, listing: Mapping[int, str]) -> LiftError:
+    """The error with the lines around the instruction and a caret below it."""
+    lines = [f"{name}: {refusal.what}"]
+    if refusal.expected:
+        lines.append(f"  expected: {refusal.expected}")
+    if refusal.change:
+        lines.append(f"  change: {refusal.change}")
+    lines += _excerpt(refusal.at, listing)
+    if refusal.registers:
+        lines.append(f"  registers: {refusal.registers}")
+    return LiftError("\n".join(lines))
+
+
+def _excerpt(at: int | None, listing: Mapping[int, str]) -> Sequence[str]:
+    addresses = sorted(listing)
+    if at not in listing:
+        return []
+    place = addresses.index(at)
+    lines = []
+    for address in addresses[max(0, place - BEFORE) : place + AFTER + 1]:
+        mark = "->" if address == at else "  "
+        lines.append(f"    {mark} {address:6x}:  {listing[address]}")
+        if address == at:
+            lines.append(" " * 16 + "^" * len(listing[address]))
+    return lines

@@ -1,0 +1,204 @@
+"""From a compiled function and its C declaration to a trace.
+
+decode -> run at tiny sizes -> fold -> accept at every size that matters -> verify natively
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from ..errors import LiftError
+from ..memory import place
+from ..scalar.catalog import CATALOG
+from ..scalar.loader import OBJECTS, LoadedObject, load_object
+from ..trace.ir import OpTrace
+from ..trace.pattern import pattern_of
+from ..trace.shapes import param_shape
+from .accept import Acceptance, accept, base_sizes
+from .elf import Image, live_image, open_object, raw_image
+from .engine import execute
+from .error import Refusal, lift_error
+from .nodes import Nodes
+from .program import Program, decode
+from .signature import Signature, parse
+from .verify import native, verify
+from .x86 import compile_program
+
+Source = str | Path | bytes | LoadedObject | object
+CATALOG_OBJECT = OBJECTS / "x86_64.o"
+
+
+@dataclass
+class Subject:
+    """A function to lift: where its code is, and how to call it (returns what keeps it alive)."""
+
+    image: Image
+    entry: int
+    signature: Signature
+    address: Callable[[], tuple[int, object]]
+
+
+def lift(source: Source, declaration: str, verify: bool = True) -> OpTrace:
+    """The trace of the function that `declaration` names in `source`.
+
+    `source` is the path of a .so or .o, a ctypes function, a loaded object, or machine code as
+    bytes. LiftError when the function is not expressible: never a wrong trace.
+    """
+    subject = subject_of(source, parse(declaration))
+    trace, _ = analyse(subject)
+    if verify:
+        check_natively(subject, trace)
+    return trace
+
+
+def analyse(subject: Subject) -> tuple[OpTrace, Acceptance]:
+    """Decode, execute, fold and accept; refusals become LiftErrors with a listing."""
+    program: Program | None = None
+    try:
+        program = compiled(subject)
+        return accept(program, subject.image, subject.signature)
+    except Refusal as refusal:
+        listing = program.listing() if program else {}
+        raise lift_error(subject.signature.symbol, refusal, listing) from None
+
+
+def compiled(subject: Subject) -> Program:
+    """The decoded program with the meaning of every instruction."""
+    return compile_program(decode(subject.image, subject.entry), subject.image)
+
+
+def check_natively(subject: Subject, trace: OpTrace) -> int:
+    """Differential verification; the number of calls compared."""
+    address, keep = subject.address()
+    count = verify(trace, subject.signature, native(address, subject.signature))
+    del keep
+    return count
+
+
+def subject_of(source: Source, signature: Signature) -> Subject:
+    """Find the function in any kind of source."""
+    symbol = signature.symbol
+    if isinstance(source, bytes | bytearray):
+        code = bytes(source)
+        return Subject(raw_image(code), raw_image(code).symbols[""], signature, _placed(code))
+    if isinstance(source, LoadedObject):
+        return _live(source.address(symbol), signature, source)
+    if isinstance(source, ctypes._CFuncPtr):
+        return _live(ctypes.cast(source, ctypes.c_void_p).value or 0, signature, source)
+    if not isinstance(source, str | Path):
+        raise LiftError(
+            f"cannot lift a {type(source).__name__}; wanted the path of a .so or .o, a ctypes "
+            "function, a loaded object or bytes"
+        )
+    image = open_object(source)
+    if symbol not in image.symbols:
+        known = ", ".join(sorted(image.symbols)) or "none"
+        raise LiftError(f"{source} defines no function {symbol}; it defines: {known}")
+    return Subject(image, image.symbols[symbol], signature, _loaded(Path(source), symbol))
+
+
+def _live(address: int, signature: Signature, keep: object) -> Subject:
+    image = live_image(address, signature.symbol)
+    return Subject(image, address, signature, lambda: (address, keep))
+
+
+def _placed(code: bytes) -> Callable[[], tuple[int, object]]:
+    def address() -> tuple[int, object]:
+        block = place(len(code), lambda _: code)
+        return block.address, block
+
+    return address
+
+
+def _loaded(path: Path, symbol: str) -> Callable[[], tuple[int, object]]:
+    """Load a shared library with the system's loader, a relocatable object with our own."""
+
+    def address() -> tuple[int, object]:
+        if path.suffix == ".o":
+            loaded = load_object(path)
+            return loaded.address(symbol), loaded
+        library = ctypes.CDLL(str(path.resolve()))
+        return ctypes.cast(library[symbol], ctypes.c_void_p).value or 0, library
+
+    return address
+
+
+# ---- reports
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds: one symbolic execution, full acceptance, differential verification."""
+
+    name: str
+    execution: float
+    acceptance: float
+    verification: float
+    runs: int
+    calls: int
+
+
+def time_lift(subject: Subject, repeat: int = 5) -> tuple[OpTrace, Timing]:
+    """Lift and measure; one execution is decode, compile and run, its counters known."""
+    start = perf_counter()
+    trace, work = analyse(subject)
+    acceptance = perf_counter() - start
+    start = perf_counter()
+    calls = check_natively(subject, trace)
+    verification = perf_counter() - start
+    times = [_one_execution(subject, work) for _ in range(repeat)]
+    rows = (median(times), acceptance, verification)
+    return trace, Timing(trace.name, *(1e3 * t for t in rows), len(work.done), calls)
+
+
+def _one_execution(subject: Subject, work: Acceptance) -> float:
+    start = perf_counter()
+    program = compiled(subject)
+    sizes, _ = base_sizes(program, len(work.dims))
+    execute(program, subject.image, subject.signature, work.named(sizes), Nodes(), work.learned)
+    return perf_counter() - start
+
+
+def report(source: Source, declaration: str) -> str:
+    """Trace, pattern, array shapes and times, as the command line prints them."""
+    trace, timing = time_lift(subject_of(source, parse(declaration)))
+    shapes = [
+        f"  {name}: {' x '.join(f'({d})' if ' ' in str(d) else str(d) for d in dims)}"
+        for name in trace.names("in", "out", "inout")
+        for dims in [param_shape(trace, name)]
+    ]
+    return "\n".join([
+        str(trace),
+        f"pattern: {pattern_of(trace)}",
+        "shapes:",
+        *shapes,
+        f"one symbolic execution: {timing.execution:.2f} ms",
+        f"full acceptance: {timing.acceptance:.1f} ms in {timing.runs} executions",
+        f"differential verification: {timing.verification:.1f} ms in {timing.calls} calls, "
+        "every bit equal",
+    ])  # fmt: skip
+
+
+def timing_rows() -> Iterator[Timing]:
+    """The catalogue, lifted from the committed object."""
+    for op in CATALOG:
+        if not op.opaque:
+            yield time_lift(subject_of(CATALOG_OBJECT, parse(op.declaration)))[1]
+
+
+def timing_table() -> str:
+    """One line per operator of the catalogue, medians below."""
+    rows = list(timing_rows())
+    head = f"{'operator':28}{'execution ms':>13}{'acceptance ms':>15}{'verify ms':>11}{'runs':>6}"
+    lines = [
+        f"{r.name:28}{r.execution:13.2f}{r.acceptance:15.1f}{r.verification:11.1f}{r.runs:6d}"
+        for r in rows
+    ]
+    middle = [median(getattr(r, k) for r in rows) for k in Timing.__slots__[1:4]]
+    return "\n".join([head, *lines, f"{'median':28}{middle[0]:13.2f}{middle[1]:15.1f}"
+                      f"{middle[2]:11.1f}"])  # fmt: skip

@@ -1,0 +1,260 @@
+"""Integers of the concolic run: a polynomial and, beside it, its value at the chosen sizes.
+
+    integer ::= int | Poly(sum of coefficient * atom * atom * ..., value)
+    atom    ::= dimension | pointer | counter(loop, round) | opaque(number)
+
+Integers are mathematical: nothing wraps. Where the machine would, `fits` proves that it does not.
+Atoms are numbers, in this order, so that the last atom of a sorted monomial tells what is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isqrt
+
+POINTER = 1 << 20  # dimensions are 0, 1, 2, ...; pointers POINTER + k
+COUNTER = 1 << 40  # COUNTER + loop << 24 | round
+OPAQUE = 1 << 60
+ROUNDS = 24
+Mono = tuple[int, ...]
+ONE: Mono = ()
+
+# The widest dimension for which index arithmetic has to be exact, see `fits`.
+DIM_64, DIM_32, PRODUCT_32 = 1 << 31, 1 << 24, 1 << 15
+EXTENT_64 = 1 << 47  # user addresses have 47 bits (Intel SDM vol. 1, 3.3.7.1)
+
+
+class Poly:
+    """A polynomial that is not a constant. Terms are never changed once it is made."""
+
+    __slots__ = ("terms", "value", "_hash")
+
+    def __init__(self, terms: dict[Mono, int], value: int) -> None:
+        self.terms = terms
+        self.value = value
+        self._hash = 0
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (other.__class__ is Poly and self.terms == other.terms)
+
+    def __hash__(self) -> int:
+        if not self._hash:
+            self._hash = hash(frozenset(self.terms.items()))
+        return self._hash
+
+
+class Low32:
+    """A register whose low half is `poly` modulo 2^32 and whose high half is zero."""
+
+    __slots__ = ("poly",)
+
+    def __init__(self, poly: Poly) -> None:
+        self.poly = poly
+
+
+Int = int | Poly
+
+
+class NotAnInteger(Exception):
+    """Integer arithmetic met a value that is data or undefined."""
+
+
+def atom(number: int, value: int) -> Poly:
+    return Poly({(number,): 1}, value)
+
+
+def counter(loop: int, round_: int) -> int:
+    return COUNTER + (loop << ROUNDS) + round_
+
+
+def loop_of(number: int) -> int:
+    return (number - COUNTER) >> ROUNDS
+
+
+def round_of(number: int) -> int:
+    return number & ((1 << ROUNDS) - 1)
+
+
+def make(terms: dict[Mono, int], value: int) -> Int:
+    """A polynomial, or an int when no atom is left."""
+    if not terms:
+        return 0
+    return value if len(terms) == 1 and ONE in terms else Poly(terms, value)
+
+
+def value_of(a: Int) -> int:
+    return a if a.__class__ is int else a.value
+
+
+def terms_of(a: Int) -> dict[Mono, int]:
+    if a.__class__ is int:
+        return {ONE: a} if a else {}
+    return a.terms
+
+
+def add(a: Int, b: Int, times: int = 1) -> Int:
+    """a + times*b."""
+    if b.__class__ is int:
+        if a.__class__ is int:
+            return a + times * b
+        if a.__class__ is not Poly:
+            raise NotAnInteger
+        return _shifted(a, times * b)
+    if b.__class__ is not Poly or (a.__class__ is not Poly and a.__class__ is not int):
+        raise NotAnInteger
+    terms = dict(terms_of(a))
+    for mono, coef in b.terms.items():
+        total = terms.get(mono, 0) + times * coef
+        if total:
+            terms[mono] = total
+        else:
+            del terms[mono]
+    return make(terms, value_of(a) + times * b.value)
+
+
+def _shifted(a: Poly, constant: int) -> Poly:
+    if not constant:
+        return a
+    terms = dict(a.terms)
+    total = terms.get(ONE, 0) + constant
+    if total:
+        terms[ONE] = total
+    else:
+        del terms[ONE]
+    return Poly(terms, a.value + constant)
+
+
+def sub(a: Int, b: Int) -> Int:
+    return add(a, b, -1)
+
+
+def mul(a: Int, b: Int) -> Int:
+    if b.__class__ is int:
+        a, b = b, a
+    if a.__class__ is int:
+        return scale(b, a)
+    if a.__class__ is not Poly or b.__class__ is not Poly:
+        raise NotAnInteger
+    terms: dict[Mono, int] = {}
+    for m, c in a.terms.items():
+        for k, d in b.terms.items():
+            mono = tuple(sorted(m + k))
+            terms[mono] = terms.get(mono, 0) + c * d
+    return make({m: c for m, c in terms.items() if c}, a.value * b.value)
+
+
+def scale(a: Int, factor: int) -> Int:
+    if a.__class__ is int:
+        return a * factor
+    if a.__class__ is not Poly:
+        raise NotAnInteger
+    if factor == 1:
+        return a
+    return make({m: c * factor for m, c in a.terms.items()} if factor else {}, a.value * factor)
+
+
+def divided(a: Int, factor: int) -> Int | None:
+    """a / factor where it divides every coefficient, else None."""
+    if a.__class__ is int:
+        return a // factor if a % factor == 0 else None
+    if any(c % factor for c in a.terms.values()):
+        return None
+    return Poly({m: c // factor for m, c in a.terms.items()}, a.value // factor)
+
+
+def divided_by(a: Int, coef: int, mono: Mono, size: int) -> Int | None:
+    """a / (coef * mono), where `size` is the value of mono, or None where a term does not divide."""
+    if not mono or not size:
+        return divided(a, coef) if size else None
+    terms = {}
+    for m, c in terms_of(a).items():
+        rest = _without(m, mono)
+        if rest is None or c % coef:
+            return None
+        terms[rest] = c // coef
+    return make(terms, value_of(a) // (coef * size))
+
+
+def _without(mono: Mono, factors: Mono) -> Mono | None:
+    rest = list(mono)
+    for factor in factors:
+        if factor not in rest:
+            return None
+        rest.remove(factor)
+    return tuple(rest)
+
+
+def has_counter(a: Int) -> bool:
+    return a.__class__ is Poly and any(m and m[-1] >= COUNTER for m in a.terms)
+
+
+def has_opaque(a: Int) -> bool:
+    return a.__class__ is Poly and any(m and m[-1] >= OPAQUE for m in a.terms)
+
+
+def atoms_of(a: Int) -> Iterator[int]:
+    return (x for m in terms_of(a) for x in m)
+
+
+def loops_of(a: Int) -> set[int]:
+    return {loop_of(x) for x in atoms_of(a) if COUNTER <= x < OPAQUE}
+
+
+def has_pointer(a: Int) -> bool:
+    return any(POINTER <= x < COUNTER for x in atoms_of(a))
+
+
+def lower_bound(a: Int) -> int | None:
+    """A proven lower bound: atoms are at least 0 and one address is at least 0."""
+    if a.__class__ is int:
+        return a
+    if sum(c for m, c in a.terms.items() if len(m) == 1 and POINTER <= m[0] < COUNTER) == 1:
+        return 0
+    return None if any(c < 0 for m, c in a.terms.items() if m) else a.terms.get(ONE, 0)
+
+
+def upper_bound(a: Int) -> int | None:
+    """A proven upper bound: atoms are at least 0."""
+    if a.__class__ is int:
+        return a
+    return None if any(c > 0 for m, c in a.terms.items() if m) else a.terms.get(ONE, 0)
+
+
+def fits(a: Int, width: int) -> bool:
+    """Whether |a| < 2^(width-1) for all sizes within the contract."""
+    return a.__class__ is int or (width == 64 and _fits_64(a)) or (width == 32 and _fits_32(a))
+
+
+def _fits_64(a: Poly) -> bool:
+    """A product of atoms is a position in a buffer, so it stays below 2^47 by contract."""
+    total = 0
+    for mono, coef in a.terms.items():
+        pointer = any(POINTER <= x < COUNTER for x in mono)
+        bound = EXTENT_64 if pointer or len(mono) > 1 else DIM_64
+        total += abs(coef) * (bound if mono else 1)
+    return total < 1 << 63
+
+
+def _fits_32(a: Poly) -> bool:
+    degree = max(len(m) for m in a.terms)
+    wanted = DIM_32 if degree == 1 else PRODUCT_32
+    return extent_limit(a) >= wanted
+
+
+def extent_limit(a: Poly) -> int:
+    """The largest D with |a| < 2^31 while every atom is at most D."""
+    room = (1 << 31) - 1
+    low, high = 0, room
+    if max(len(m) for m in a.terms) > 1:
+        high = isqrt(room)
+    while low < high:
+        middle = (low + high + 1) // 2
+        total = sum(abs(c) * middle ** len(m) for m, c in a.terms.items())
+        low, high = (middle, high) if total <= room else (low, middle - 1)
+    return low
+
+
+def signed(value: int, width: int) -> int:
+    """The representative of value modulo 2^width in [-2^(width-1), 2^(width-1))."""
+    half = 1 << (width - 1)
+    return ((value + half) & ((1 << width) - 1)) - half

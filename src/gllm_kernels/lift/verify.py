@@ -1,0 +1,148 @@
+"""Differential verification: the trace interpreter against the function itself.
+
+Nothing of the lifter is used here but its result. Every byte of every buffer is compared, also
+around the elements that the trace knows, bit for bit (any NaN equals any NaN), at sizes 0, 1, 2,
+around lane counts, primes and one large, then with special values one at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..errors import LiftError
+from ..trace.interp import run
+from ..trace.ir import OpTrace
+from ..trace.shapes import param_shape
+from .signature import Signature
+
+MARGIN = 256  # elements of canary before and after each array
+# fmt: off
+SIZES: dict[int, tuple[tuple[int, ...], ...]] = {
+    0: ((),),
+    1: tuple((n,) for n in (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 65, 127, 257, 2053)),
+    2: ((0, 3), (3, 0), (1, 1), (1, 2), (2, 1), (5, 7), (7, 16), (9, 17), (3, 33), (2, 257),
+        (131, 2), (31, 67)),
+    3: ((0, 2, 3), (2, 0, 3), (2, 3, 0), (1, 1, 1), (1, 2, 3), (3, 2, 1), (5, 7, 9), (4, 8, 16),
+        (3, 17, 2), (2, 5, 65), (33, 2, 3), (13, 19, 31)),
+    4: ((0, 2, 3, 4), (2, 3, 0, 4), (1, 1, 1, 0), (1, 1, 1, 1), (2, 3, 4, 5), (5, 3, 8, 2),
+        (3, 2, 17, 9), (7, 5, 33, 31)),
+}
+SPECIALS = (
+    "nan", "inf", "-inf", "-0.0", "0.0", "1e-45", "-1e-40", "1.1754944e-38", "3.4028235e38",
+    "-3.4028235e38", "88.8", "-104.0",
+)
+# fmt: on
+CTYPES = {
+    "float": ctypes.c_float,
+    "size_t": ctypes.c_size_t,
+    "ptrdiff_t": ctypes.c_ssize_t,
+    "int64_t": ctypes.c_int64,
+    "uint64_t": ctypes.c_uint64,
+    "long": ctypes.c_long,
+    "unsigned long": ctypes.c_ulong,
+    "int": ctypes.c_int,
+    "int32_t": ctypes.c_int32,
+    "uint32_t": ctypes.c_uint32,
+    "unsigned": ctypes.c_uint,
+    "unsigned int": ctypes.c_uint,
+    "void": None,
+}  # fmt: skip
+Native = Callable[..., Any]
+
+
+def native(address: int, signature: Signature) -> Native:
+    """The function at `address` as Python calls it."""
+    kinds = [ctypes.c_void_p if a.kind == "pointer" else CTYPES[a.ctype]
+             for a in signature.arguments]  # fmt: skip
+    return ctypes.CFUNCTYPE(CTYPES[signature.result], *kinds)(address)
+
+
+@dataclass
+class Case:
+    """One call: sizes, scalars and the arrays with their margins."""
+
+    trace: OpTrace
+    sizes: dict[str, int]
+    scalars: dict[str, float]
+    buffers: dict[str, np.ndarray]
+
+    def body(self, name: str) -> np.ndarray:
+        return self.buffers[name][MARGIN:-MARGIN]
+
+    def text(self) -> str:
+        return ", ".join(f"{n} = {s}" for n, s in self.sizes.items()) or "no sizes"
+
+
+def verify(trace: OpTrace, signature: Signature, function: Native) -> int:
+    """The number of calls that were equal; a LiftError for the first that was not."""
+    count = 0
+    for case in cases(trace, signature):
+        compare(case, signature, function)
+        count += 1
+    return count
+
+
+def cases(trace: OpTrace, signature: Signature) -> Iterator[Case]:
+    """Random data at all sizes, then one special value at a time at a small one."""
+    rng = np.random.default_rng(len(trace.body))
+    dims = [a.name for a in signature.of_kind("dim")]
+    table = SIZES.get(len(dims)) or tuple((k % 3 + 1,) * len(dims) for k in range(6))
+    for sizes in table:
+        yield _case(trace, dict(zip(dims, sizes, strict=True)), rng)
+    small = dict(zip(dims, (3, 5, 4, 2, 3, 2), strict=False))
+    for name in trace.names("in", "inout"):
+        for special in SPECIALS:
+            for place in (0, -1):
+                case = _case(trace, small, rng)
+                if case.body(name).size:
+                    case.body(name)[place] = np.float32(special)
+                    yield case
+
+
+def _case(trace: OpTrace, sizes: dict[str, int], rng: np.random.Generator) -> Case:
+    buffers = {}
+    for name in trace.names("in", "out", "inout"):
+        length = prod(max(0, d.evaluate(sizes)) for d in param_shape(trace, name))
+        values = rng.standard_normal(length + 2 * MARGIN) * 2.0 ** rng.integers(-3, 3)
+        buffers[name] = values.astype(np.float32)
+    scalars = {n: float(np.float32(rng.uniform(0.1, 2.0))) for n in trace.names("scalar")}
+    return Case(trace, sizes, scalars, buffers)
+
+
+def compare(case: Case, signature: Signature, function: Native) -> None:
+    """Call both on copies of the same data; raise at the first difference."""
+    ours = {n: b.copy() for n, b in case.buffers.items()}
+    arrays = {n: b[MARGIN:-MARGIN] for n, b in ours.items()}
+    wanted = run(case.trace, {**arrays, **case.sizes, **case.scalars})
+    arguments = []
+    for arg in signature.arguments:
+        if arg.kind == "pointer":
+            arguments.append(case.body(arg.name).ctypes.data)
+        else:
+            arguments.append({**case.sizes, **case.scalars}[arg.name])
+    got = function(*arguments)
+    for name, buffer in case.buffers.items():
+        _equal(case, name, ours[name], buffer, -MARGIN)
+    if wanted is not None:
+        pair = (np.array([x], np.float32) for x in (wanted, got))
+        _equal(case, "the result", *pair, 0)
+
+
+def _equal(case: Case, name: str, wanted: np.ndarray, got: np.ndarray, first: int) -> None:
+    same = wanted.view(np.uint32) == got.view(np.uint32)
+    same |= np.isnan(wanted) & np.isnan(got)
+    if same.all():
+        return
+    place = int(np.argmin(same))
+    where = name if name == "the result" else f"{name}[{place + first}]"
+    raise LiftError(
+        f"{case.trace.name}: the trace is not what the function computes: at {case.text()}, "
+        f"{where} is {got[place]!r} and the trace says {wanted[place]!r}\n{case.trace}\n"
+        "  change: this is an error of the lifter, please report it with the function"
+    )
