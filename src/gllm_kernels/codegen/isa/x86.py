@@ -1,0 +1,72 @@
+"""What every x86-64 vector ISA shares: integer instructions and the System V registers.
+
+AMD64 ABI 1.0 section 3.2: rdi, rsi, rdx, rcx carry the four arguments; rbx, rbp and r12..r15
+belong to the caller. EVEX and VEX rows differ only in their encodings' names.
+"""
+
+from __future__ import annotations
+
+from iced_x86 import Register
+
+from ..kernel import K
+from .base import Ins, Step, row
+
+R = Register
+# Order of preference: free ones first, then those that must be saved. rsp holds the frame.
+INTEGERS = (R.RAX, R.RCX, R.RDX, R.RSI, R.RDI, R.R8, R.R9, R.R10, R.R11,
+            R.RBX, R.RBP, R.R12, R.R13, R.R14, R.R15)
+SAVED = frozenset({R.RBX, R.RBP, R.R12, R.R13, R.R14, R.R15})
+MASKS = tuple(range(R.K1, R.K7 + 1))  # k0 means "no mask" in an encoding
+ARGS, BEGIN, END, SCRATCH = R.RDI, R.RSI, R.RDX, R.RCX
+# register file -> (first register of it, first register of the allocation class)
+FILES = {"z": (R.ZMM0, R.ZMM0), "y": (R.YMM0, R.ZMM0), "x": (R.XMM0, R.ZMM0),
+         "r": (R.RAX, R.RAX), "e": (R.EAX, R.RAX), "k": (R.K0, R.K0)}
+
+MOV = row("MOV_R64_RM64", "d:r 0:r*", kind="move")
+MOV_LOAD = row("MOV_R64_RM64", "d:r m", kind="load")
+MOV_STORE = row("MOV_RM64_R64", "m 0:r", kind="store")
+MOV_I32 = row("MOV_R32_IMM32", "d:e")
+MOV_S32 = row("MOV_RM64_IMM32", "d:r")
+MOV_I64 = row("MOV_R64_IMM64", "d:r")
+LEA = row("LEA_R64_M", "d:r m")
+ADD = row("ADD_R64_RM64", "d:r 1:r* =0", swap=True)
+ADD_I = row("ADD_RM64_IMM32", "d:r =0")
+SUB = row("SUB_R64_RM64", "d:r 1:r* =0")
+AND = row("AND_R64_RM64", "d:r 1:r* =0", swap=True)
+AND_I = row("AND_RM64_IMM32", "d:r =0")
+IMUL = row("IMUL_R64_RM64", "d:r 1:r* =0", swap=True)
+IMUL_I = row("IMUL_R64_RM64_IMM32", "d:r 0:r*")
+SHL = row("SHL_RM64_IMM8", "d:r =0")
+SHR = row("SHR_RM64_IMM8", "d:r =0")
+CMP = row("CMP_R64_RM64", "0:r 1:r*")
+CMP_I = row("CMP_RM64_IMM32", "0:r")
+CMOVL = row("CMOVL_R64_RM64", "d:r 1:r* =0")
+CMOVG = row("CMOVG_R64_RM64", "d:r 1:r* =0")
+XOR32 = row("XOR_R32_RM32", "d:e d:e")  # writes the whole 64 bits
+DIV = row("DIV_RM64", "0:r")
+XCHG = row("XCHG_RM64_R64", "d:r 0:r")
+BZHI = row("VEX_BZHI_R32_RM32_R32", "d:e 0:e 1:e")
+MOVSXD = row("MOVSXD_R64_RM32", "d:r m", kind="load")
+PREFETCH = tuple(row(f"PREFETCHT{level}_M8", "m") for level in range(3))
+RETURN, VZEROUPPER = row("RETNQ", ""), row("VEX_VZEROUPPER", "")
+PUSH, POP = row("PUSH_R64", "0:r"), row("POP_R64", "d:r")
+FRAME = row("SUB_RM64_IMM32", "d:r =0")
+
+SHARED: dict[K, Ins | tuple[Step, ...]] = {K.ILOAD32: MOVSXD}
+
+
+def swap_halves(*pairs: tuple[Ins, int], op: Ins, spread: Ins | None = None) -> tuple[Step, ...]:
+    """Halving tree in place: exchange halves, combine as op(other, own), so lane 0 is
+    op(upper, lower) at every level. A sum is then the same in all lanes; where the operand order
+    matters (max and min of NaN or zeros) lane 0 is spread at the end.
+    """
+    steps, value = [], "a"
+    for number, (shuffle, imm) in enumerate(pairs):
+        both = ("0" if len(shuffle.operands) == 2 else "01")
+        steps.append(Step(f"s{number}", shuffle, (value,) * len(both), imm))
+        last = number == len(pairs) - 1 and spread is None
+        value, old = "d" if last else f"t{number}", value
+        steps.append(Step(value, op, (f"s{number}", old)))
+    if spread is not None:
+        steps.append(Step("d", spread, (value,)))
+    return tuple(steps)

@@ -1,0 +1,114 @@
+"""Kernel -> kernel: operations an ISA lacks, written with operations it has.
+
+    first(n)        -> first'(imax(imin(n, lanes), 0))     rows expect a count in 0..lanes
+    vscalef(a, b)   -> a * 2**n1 * 2**n2 * 2**n3           n1 + n2 + n3 = floor(b)
+
+An ISA lists its rules in `legal`; each is applied once and none emits an operation it rewrites
+(`first` marks its result by origin), so the pass ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ..trace.ir import float_bits
+from .kernel import If, Inst, K, Kernel, Loop, Stmt, walk, with_body
+
+if TYPE_CHECKING:
+    from .isa.base import Isa
+
+
+@dataclass
+class Rewriter:
+    """Emits replacement instructions with fresh ids."""
+
+    lanes: int
+    count: int
+    ops: dict[int, K]  # what defines a value
+    out: list[Stmt] = field(default_factory=list)
+    origin: str = ""
+
+    def emit(self, op: K, *args: int, imm: object = None, dst: int | None = None) -> int:
+        if dst is None:
+            dst, self.count = self.count, self.count + 1
+        self.out.append(Inst(dst, op, args, imm, self.origin))
+        return dst
+
+    def const(self, value: float) -> int:
+        return self.emit(K.VCONST, imm=float_bits(value))
+
+    def body(self, body: tuple[Stmt, ...], rules: dict[K, Callable]) -> tuple[Stmt, ...]:
+        outer, self.out = self.out, []
+        for stmt in body:
+            if not isinstance(stmt, Inst):
+                self.out.append(replace(stmt, body=self.body(stmt.body, rules)))
+            elif stmt.op in rules:
+                self.origin = stmt.origin
+                rules[stmt.op](self, stmt)
+            else:
+                self.out.append(stmt)
+        result, self.out = tuple(self.out), outer
+        return result
+
+
+def legalise(kernel: Kernel, isa: Isa) -> Kernel:
+    """The same kernel in operations `isa` has rows for."""
+    statements = list(walk(kernel.body))
+    if not any(isinstance(s, Inst) and s.op in isa.legal for s in statements):
+        return kernel
+    ops = {s.dst: s.op for s in statements if isinstance(s, Inst)}
+    rewriter = Rewriter(kernel.lanes, 1 + max(highest(s) for s in statements), ops)
+    return with_body(kernel, rewriter.body(kernel.body, dict(isa.legal)))
+
+
+def highest(stmt: Stmt) -> int:
+    """The largest value id a statement defines."""
+    if isinstance(stmt, Loop):
+        return max(stmt.iv, *stmt.phis, *stmt.results, -1)
+    return -1 if isinstance(stmt, If) else stmt.dst
+
+
+def clamp_first(r: Rewriter, inst: Inst) -> None:
+    """first(n) -> first(imax(imin(n, lanes), 0)): rows see 0..lanes, whatever n's 64 bits say."""
+    low = r.emit(K.IMIN, inst.args[0], r.emit(K.ICONST, imm=r.lanes))
+    count = r.emit(K.IMAX, low, r.emit(K.ICONST, imm=0))
+    r.emit(K.FIRST, count, dst=inst.dst)
+
+
+def scalef_by_multiplying(r: Rewriter, inst: Inst) -> None:
+    """a * 2**floor(b) as three products by normal powers of two, rounded once.
+
+    n3 = clamp(n), n2 = clamp(n - n3), n1 = clamp(n - n3 - n2), clamp to -126 .. 127; the largest
+    part comes last. Going up every product is exact or already infinite. Going down, an earlier
+    product is inexact only when it is denormal although n3 = -126 is still to come; then the result
+    is zero either way. |floor(b)| > 378 saturates, which is past 2**(128 + 149) in both directions.
+    """
+    a, b = inst.args
+    n = b if r.ops.get(b) is K.VROUND else floor(r, b)
+    n3 = clamp(r, n)
+    rest = r.emit(K.VSUB, n, n3)
+    n2 = clamp(r, rest)
+    n1 = clamp(r, r.emit(K.VSUB, rest, n2))
+    first = r.emit(K.VMUL, a, power(r, n1))
+    second = r.emit(K.VMUL, first, power(r, n2))
+    r.emit(K.VMUL, second, power(r, n3), dst=inst.dst)
+
+
+def floor(r: Rewriter, b: int) -> int:
+    """round(b), less one where that is above b."""
+    near = r.emit(K.VROUND, b)
+    above = r.emit(K.VLT, b, near)
+    return r.emit(K.SELECT, above, r.emit(K.VSUB, near, r.const(1.0)), near)
+
+
+def clamp(r: Rewriter, n: int) -> int:
+    return r.emit(K.VMIN, r.emit(K.VMAX, n, r.const(-126.0)), r.const(127.0))
+
+
+def power(r: Rewriter, n: int) -> int:
+    """2**n for an integer -126 <= n <= 127: 1.5*2**23 + 127 + n has n + 127 in its low byte, and
+    its ninth bit is 0, so a shift by 23 leaves exponent bits and a zero sign.
+    """
+    return r.emit(K.VSHL, r.emit(K.VADD, n, r.const(12582912.0 + 127)), imm=23)

@@ -1,0 +1,580 @@
+"""Kernel -> machine IR: which instructions, and what they take from memory directly.
+
+The kernel is walked backwards, so an instruction is chosen when its users are known: what nobody
+asked for is never emitted, and a user may take over its argument's work:
+
+    load used once, no store between           -> memory operand of its user
+    one element in all lanes, used once        -> embedded broadcast
+    vector constant                            -> memory operand (pool behind the code)
+    i + c, i * {1, 2, 4, 8}, p + i             -> part of the address
+    integer constants                          -> immediates
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from ..errors import CompileError, UnsupportedOpError
+from .isa import x86
+from .isa.base import Fma, Ins, Isa
+from .kernel import I64, MASK, SIDE_EFFECTS, TABLE, If, Inst, K, Kernel, Loop, Stmt, walk
+from .machine import IN_MEMORY, Addr, Kind, MInst, Program
+
+STORES = frozenset({K.STORE, K.STOREM, K.STORE1})
+_LIMIT = 1 << 31
+
+
+def select(kernel: Kernel, isa: Isa) -> Program:
+    """Machine IR of a legalised kernel."""
+    ops = {s.op for s in walk(kernel.body) if isinstance(s, Inst)}
+    if missing := sorted(ops - isa.rows.keys() - SCALAR.keys()):
+        raise UnsupportedOpError(f"kernel {kernel.name}: {isa.name} has no row for "
+                                 f"{', '.join(missing)} (codegen/isa/{isa.name}.py)")
+    if kernel.lanes != isa.lanes:
+        raise CompileError(f"kernel {kernel.name} is written for {kernel.lanes} lanes, "
+                           f"{isa.name} has {isa.lanes}")
+    return Selector(kernel, isa).run()
+
+
+class Selector:
+    """State of one backward walk; `out` is in reverse order until the end."""
+
+    def __init__(self, kernel: Kernel, isa: Isa) -> None:
+        self.kernel, self.isa = kernel, isa
+        self.program = Program(kernel, [], [])
+        self.slots = {p.name: 8 * i for i, p in enumerate(kernel.params)}
+        self.defs: dict[int, Inst] = {}
+        self.place: dict[int, tuple[int, int]] = {}  # value -> (region, stores seen before it)
+        self.types: dict[int, str] = {}
+        self.uses: Counter[int] = Counter()
+        self.regs: dict[int, int] = {}  # values somebody asked for -> virtual register
+        self.entry: dict[int, int] = {}  # machine register of an argument -> virtual register
+        self.tables: dict[tuple[int, ...], int] = {}  # vectors loaded once at the start
+        self.floating: list[Inst] = []  # leaves inside the current outermost loop
+        self.depth, self.loops, self.regions, self.epoch = 0, 0, 0, 0
+        self.region = 0
+        self.done: set[int] = set()
+        self.inst: Inst | None = None
+        self.out: list[MInst] = []
+
+    def run(self) -> Program:
+        self.survey(self.kernel.body, 0)
+        self.count_uses()
+        self.region = 0
+        self.body(self.kernel.body)
+        self.inst = None
+        for words, reg in self.tables.items():
+            self.emit(MInst(Kind.OP, self.isa.load, (reg,), (), Addr(pool=words), op="vconst",
+                            free=True))
+        if self.entry:
+            fixed = tuple(self.program.fresh("g") for _ in self.entry)
+            self.program.fixed |= dict(zip(fixed, self.entry, strict=True))
+            self.emit(MInst(Kind.ENTRY, None, fixed, op="entry"),
+                      MInst(Kind.COPY, None, tuple(self.entry.values()), fixed, op="entry"))
+        self.program.code = self.out[::-1]
+        return self.program
+
+    # -- what there is ---------------------------------------------------------------------------
+    def survey(self, body: tuple[Stmt, ...], region: int) -> None:
+        """Definitions, types, and where each value stands relative to stores."""
+        for stmt in body:
+            if isinstance(stmt, Inst):
+                self.defs[stmt.dst] = stmt
+                self.types[stmt.dst] = TABLE[stmt.op].result
+                self.epoch += stmt.op in STORES
+                self.place[stmt.dst] = (region, self.epoch)
+                continue
+            self.regions += 1
+            if isinstance(stmt, Loop):
+                kinds = [self.types[v] for v in stmt.inits]
+                self.types[stmt.iv] = I64
+                self.types.update(zip(stmt.phis + stmt.results, kinds * 2, strict=True))
+            self.place[id(stmt)] = (self.regions, self.epoch)
+            self.survey(stmt.body, self.regions)
+
+    def count_uses(self) -> None:
+        """How often each value is used by something that matters."""
+        statements = list(walk(self.kernel.body))
+        for stmt in statements:
+            if isinstance(stmt, Loop):
+                self.uses.update((stmt.lo, stmt.hi, *stmt.inits, *stmt.yields))
+            elif isinstance(stmt, If):
+                self.uses.update((stmt.lhs, stmt.rhs))
+        for stmt in reversed(statements):
+            if isinstance(stmt, Inst) and (stmt.op in SIDE_EFFECTS or self.uses[stmt.dst]):
+                self.uses.update(stmt.args)
+
+    # -- emission --------------------------------------------------------------------------------
+    def emit(self, *sequence: MInst) -> None:
+        """Append in program order (the list is reversed as a whole)."""
+        self.out.extend(reversed(sequence))
+
+    def op(self, ins: Ins | Fma, dst: int | None, *srcs: int, mem: Addr | None = None,
+           imm: int | None = None, free: bool = False) -> MInst:
+        origin, name = (self.inst.origin, self.inst.op) if self.inst else ("", "")
+        defs = () if dst is None else (dst,)
+        return MInst(Kind.OP, ins, defs, srcs, mem, imm, origin, name, free=free)
+
+    def temp(self, class_: str = "g") -> int:
+        return self.program.fresh(class_)
+
+    def class_of(self, type_: str) -> str:
+        return {I64: "g", MASK: self.isa.mask_class}.get(type_, "v")
+
+    def need(self, value: int) -> int:
+        """The register a value will be in; asking makes its definition emit code."""
+        if value not in self.regs:
+            self.regs[value] = self.temp(self.class_of(self.types[value]))
+        return self.regs[value]
+
+    def entered(self, register: int) -> int:
+        """The virtual register holding what the caller passed in a machine register."""
+        if register not in self.entry:
+            self.entry[register] = self.temp()
+        return self.entry[register]
+
+    def table(self, words: tuple[int, ...]) -> int:
+        """A vector constant loaded once, at the start of the kernel."""
+        if words not in self.tables:
+            self.tables[words] = self.temp("v")
+        return self.tables[words]
+
+    # -- statements, backwards -------------------------------------------------------------------
+    def body(self, body: tuple[Stmt, ...]) -> None:
+        for stmt in reversed(body):
+            if isinstance(stmt, Inst):
+                self.inst = stmt
+                self.visit(stmt)
+            else:
+                self.nested(stmt)
+
+    def visit(self, inst: Inst) -> None:
+        wanted = inst.dst in self.regs and inst.dst not in self.done
+        if not wanted and inst.op not in SIDE_EFFECTS:
+            return
+        if self.depth and inst.op in LEAVES:
+            self.floating.append(inst)
+            return
+        if inst.op in SCALAR:
+            SCALAR[inst.op](self, inst)
+        else:
+            self.vector(inst)
+
+    def nested(self, stmt: Loop | If) -> None:
+        outer = self.region
+        if isinstance(stmt, Loop):
+            self.depth += 1
+            self.loop(stmt)
+            self.depth -= 1
+        else:
+            self.branch(stmt)
+        self.region = outer
+        if self.depth == 0 and self.floating:
+            for leaf in self.floating:
+                self.inst = leaf
+                SCALAR[leaf.op](self, leaf)
+            self.floating = []
+
+    def loop(self, loop: Loop) -> None:
+        """inits -> phis; compare; HEAD; body; step; yields -> phis; compare; BACK."""
+        number, self.loops = self.loops, self.loops + 1
+        program, self.inst = self.program, None
+        program.names[number] = loop.name or f"loop %{loop.iv}"
+        phis = [self.need(v) for v in (loop.iv, *loop.phis)]
+        for result, phi in zip(loop.results, phis[1:], strict=True):
+            if result in self.regs:
+                program.results.append((self.regs[result], phi, number))
+        step = self.temp()
+        limit = self.constant(loop.hi)
+        self.emit(self.compare(phis[0], loop.hi), MInst(Kind.BACK, target=number, op="loop"))
+        before: list[MInst] = []
+        yields = (step, *(self.nearby(v, before) for v in loop.yields))
+        self.emit(*before, MInst(Kind.COPY, None, tuple(phis), yields, target=number, op="loop"))
+        self.region = self.place[id(loop)][0]
+        self.sink_steps(loop)
+        self.emit(MInst(Kind.OP, x86.ADD_I, (step,), (phis[0],), imm=loop.step, op="loop"))
+        inside = self.loops
+        self.body(loop.body)
+        if self.loops == inside:
+            program.innermost.add(number)
+        self.inst = None
+        low = self.constant(loop.lo)
+        known = low is not None and limit is not None and low < limit
+        guard = () if known else (self.compare(phis[0], loop.hi),)
+        before = []
+        inits = tuple(self.nearby(v, before) for v in (loop.lo, *loop.inits))
+        self.emit(*before, MInst(Kind.COPY, None, tuple(phis), inits, target=number, op="loop"),
+                  *guard, MInst(Kind.HEAD, target=number, imm=int(not known), op="loop"))
+
+    def sink_steps(self, loop: Loop) -> None:
+        """phi + c yielded and used nowhere else is computed last, when the phi has died."""
+        for phi, value in zip(loop.phis, loop.yields, strict=True):
+            inst = self.defs.get(value)
+            if (inst and inst.op is K.IADD and inst.args[0] == phi and self.uses[value] == 1
+                    and self.place[value][0] == self.region):
+                self.inst = inst
+                integer_add(self, inst)
+                self.done.add(value)
+        self.inst = None
+
+    def branch(self, stmt: If) -> None:
+        number, self.loops = self.loops, self.loops + 1
+        self.inst, self.region = None, self.place[id(stmt)][0]
+        self.emit(MInst(Kind.ENDIF, target=number, op="if"))
+        self.body(stmt.body)
+        self.inst = None
+        lhs, rhs = stmt.lhs, stmt.rhs
+        flip = self.constant(lhs) is not None
+        self.emit(self.compare(self.need(rhs if flip else lhs), lhs if flip else rhs),
+                  MInst(Kind.IF, target=number, imm=int(flip), op="if"))
+
+    def compare(self, reg: int, value: int) -> MInst:
+        """Flags of register - value."""
+        known = self.constant(value)
+        if known is not None and -_LIMIT <= known < _LIMIT:
+            return self.op(x86.CMP_I, None, reg, imm=known)
+        return self.op(x86.CMP, None, reg, self.need(value))
+
+    # -- integers and addresses ------------------------------------------------------------------
+    def constant(self, value: int) -> int | None:
+        inst = self.defs.get(value)
+        return inst.imm if inst is not None and inst.op is K.ICONST else None
+
+    def plus_constant(self, value: int) -> tuple[int, int] | None:
+        """(x, c) when the value is x + c."""
+        inst = self.defs.get(value)
+        if inst is None or inst.op not in (K.IADD, K.ISUB) or value in self.done:
+            return None
+        known = self.constant(inst.args[1])
+        if known is not None:
+            return inst.args[0], known if inst.op is K.IADD else -known
+        known = self.constant(inst.args[0])
+        return (inst.args[1], known) if inst.op is K.IADD and known is not None else None
+
+    def times_constant(self, value: int) -> tuple[int, int]:
+        """(x, s) when the value is x * s with s in 2, 4, 8, computed here; else (value, 1)."""
+        inst = self.defs.get(value)
+        if inst is not None and inst.op is K.IMUL and self.here(value):
+            known = self.constant(inst.args[1])
+            if known in (2, 4, 8):
+                return inst.args[0], known
+        return value, 1
+
+    def here(self, value: int) -> bool:
+        return value in self.place and self.place[value][0] == self.region
+
+    def address(self, inst: Inst) -> Addr:
+        mem = inst.imm
+        return self.form(inst.args[0], inst.args[1], mem.scale, mem.disp)
+
+    def form(self, base: int, index: int | None, scale: int, disp: int) -> Addr:
+        """base + index*scale + disp with constants and small products folded in."""
+        while index is not None:
+            known, sum_ = self.constant(index), self.plus_constant(index)
+            if known is not None and fits(disp + known * scale):
+                disp, index = disp + known * scale, None
+            elif sum_ and fits(disp + sum_[1] * scale):
+                index, disp = sum_[0], disp + sum_[1] * scale
+            else:
+                break
+        if index is not None:
+            inner, factor = self.times_constant(index)
+            if scale * factor <= 8:
+                index, scale = inner, scale * factor
+        while (sum_ := self.plus_constant(base)) and fits(disp + sum_[1]):
+            base, disp = sum_[0], disp + sum_[1]
+        inst = self.defs.get(base)
+        if (index is None and inst is not None and inst.op is K.IADD and self.here(base)
+                and self.uses[base] == 1 and base not in self.done):
+            base, index = inst.args
+            index, scale = self.times_constant(index)
+        reg = -1 if index is None else self.need(index)
+        return Addr(self.need(base), reg, scale if reg >= 0 else 1, disp)
+
+    # -- vectors ---------------------------------------------------------------------------------
+    def foldable(self, value: int, ins: Ins) -> Addr | None:
+        """The memory operand that can stand for a value here, if any."""
+        inst = self.defs.get(value)
+        if inst is None or value in self.regs and inst.op is not K.VCONST:
+            return None
+        if inst.op in (K.LOAD, K.BCAST):
+            same = self.place[value] == self.place_now()
+            if not same or self.uses[value] != 1:
+                return None
+            if inst.op is K.LOAD:
+                return self.address(inst)
+            return self.address(inst)._replace(broadcast=True) if ins.broadcast else None
+        if inst.op is K.VCONST:
+            return self.pooled(inst.imm, ins)
+        return Addr(pool=tuple(range(self.isa.lanes))) if inst.op is K.VLANES else None
+
+    def place_now(self) -> tuple[int, int]:
+        region, epoch = self.place[self.inst.dst]
+        return region, epoch - (self.inst.op in STORES)
+
+    def pooled(self, word: int, ins: Ins) -> Addr:
+        if ins.broadcast:
+            return Addr(pool=(word,), broadcast=True)
+        return Addr(pool=(word,) * self.isa.lanes)
+
+    def rank(self, value: int) -> int:
+        """Which argument gains most from the memory operand: loads, then constants."""
+        inst = self.defs.get(value)
+        op = inst.op if inst is not None else None
+        return {K.LOAD: 2, K.BCAST: 2, K.VCONST: 1, K.VLANES: 1}.get(op, 0)
+
+    def vector(self, inst: Inst) -> None:
+        shape = self.isa.rows[inst.op]
+        if inst.op in MEMORY:
+            self.memory(inst, shape)
+        elif isinstance(shape, Fma):
+            self.fused(inst, shape)
+        elif inst.op is K.PERMUTE:
+            self.permute(inst, shape)
+        elif isinstance(shape, tuple):
+            self.steps(inst, shape)
+        else:
+            self.simple(inst, shape)
+
+    def memory(self, inst: Inst, ins: Ins) -> None:
+        """Loads and stores that stand alone."""
+        addr = self.address(inst)
+        srcs = tuple(self.need(v) for v in inst.args[2:])
+        dst = None if inst.op in SIDE_EFFECTS else self.need(inst.dst)
+        self.emit(self.op(ins, dst, *srcs, mem=addr))
+
+    def simple(self, inst: Inst, ins: Ins) -> None:
+        orders = [inst.args]
+        if ins.swap and ins.mem == 1:
+            orders = sorted((inst.args, inst.args[::-1]), key=lambda o: -self.rank(o[1]))
+        mem = None
+        for args in orders:
+            mem = self.foldable(args[ins.mem], ins) if self.once(args, ins.mem) else None
+            if mem is not None:
+                break
+        else:
+            args = inst.args
+        imm = ins.imm if ins.imm is not None else inst.imm
+        srcs = tuple(IN_MEMORY if mem is not None and i == ins.mem else self.need(v)
+                     for i, v in enumerate(args))
+        self.emit(self.op(ins, self.need(inst.dst), *srcs, mem=mem,
+                          imm=ins.encode(imm) if ins.encode else imm))
+
+    def once(self, args: tuple[int, ...], position: int) -> bool:
+        """Only a source that appears once can be replaced by memory."""
+        return position >= 0 and args.count(args[position]) == 1
+
+    def fused(self, inst: Inst, forms: Fma) -> None:
+        """One argument may come from memory; further constants are loaded just before."""
+        args, mem, folded = inst.args, None, -1
+        for i in sorted(range(3), key=lambda i: (-self.rank(args[i]), -i)):
+            mem = self.foldable(args[i], forms.f231) if self.once(args, i) else None
+            if mem is not None:
+                folded = i
+                break
+        before: list[MInst] = []
+        srcs = tuple(IN_MEMORY if i == folded else self.nearby(value, before)
+                     for i, value in enumerate(args))
+        self.emit(*before, self.op(forms, self.need(inst.dst), *srcs, mem=mem))
+
+    def nearby(self, value: int, before: list[MInst]) -> int:
+        """The register of a value; a constant is loaded afresh into one that then dies."""
+        inst = self.defs.get(value)
+        if inst is None or inst.op not in (K.VCONST, K.ICONST):
+            return self.need(value)
+        if inst.op is K.ICONST:
+            reg = self.temp("g")
+            before.append(load_integer(self, reg, inst.imm))
+        else:
+            reg = self.temp("v")
+            before.append(self.constant_load(reg, inst.imm))
+        return reg
+
+    def constant_load(self, dst: int, word: int) -> MInst:
+        if word == 0:
+            return self.op(self.isa.zero, dst, free=True)
+        return self.op(self.isa.broadcast, dst, mem=Addr(pool=(word,)), free=True)
+
+    def permute(self, inst: Inst, ins: Ins) -> None:
+        """Within 128 bits by immediate where all blocks agree, else by a table of lanes."""
+        lanes = inst.imm
+        low = lanes[:4]
+        if all(lane < 4 for lane in low) and all(
+                lane == low[i % 4] + i // 4 * 4 for i, lane in enumerate(lanes)):
+            ins = self.isa.permute_blocks
+            imm = sum(lane << 2 * i for i, lane in enumerate(low))
+            mem = self.foldable(inst.args[0], ins)
+            src = IN_MEMORY if mem is not None else self.need(inst.args[0])
+            self.emit(self.op(ins, self.need(inst.dst), src, mem=mem, imm=imm))
+            return
+        mem = self.foldable(inst.args[0], ins)
+        src = IN_MEMORY if mem is not None else self.need(inst.args[0])
+        self.emit(self.op(ins, self.need(inst.dst), self.table(tuple(lanes)), src, mem=mem))
+
+    def steps(self, inst: Inst, steps: tuple) -> None:
+        """An expansion: names become registers, the last step gives the result."""
+        names = dict(zip("abc", (self.need(v) for v in inst.args), strict=False))
+        names["d"] = self.need(inst.dst)
+        sequence = []
+        for step in steps:
+            mem, srcs = None, []
+            for name in step.srcs:
+                if name[0] == "=":
+                    mem = Addr(pool=self.isa.tables[name[1:]])
+                srcs.append(IN_MEMORY if name[0] == "=" else names[name])
+            if step.dst not in names:
+                names[step.dst] = self.temp(FILE_CLASS[step.ins.operands[0][1]])
+            imm = step.imm if step.imm is not None else step.ins.imm
+            sequence.append(self.op(step.ins, names[step.dst], *srcs, mem=mem, imm=imm))
+        self.emit(*sequence)
+
+
+FILE_CLASS = {"z": "v", "y": "v", "x": "v", "r": "g", "e": "g", "k": "k"}
+MEMORY = frozenset({K.LOAD, K.LOADM, K.BCAST, K.ILOAD32, K.STORE, K.STOREM, K.STORE1})
+LEAVES = frozenset({K.ICONST, K.ARG, K.ARGF, K.VCONST, K.VLANES, K.BEGIN, K.END, K.SCRATCH})
+
+
+def fits(value: int) -> bool:
+    return -_LIMIT <= value < _LIMIT
+
+
+# -- integer operations and leaves; each appends what computes inst.dst -----------------------------
+def integer_constant(s: Selector, inst: Inst, dst: int | None = None) -> None:
+    s.emit(load_integer(s, s.need(inst.dst), inst.imm))
+
+
+def load_integer(s: Selector, dst: int, value: int) -> MInst:
+    """Never `xor dst, dst`: it would change the flags a neighbour may be waiting for."""
+    if 0 <= value < 1 << 32:
+        return s.op(x86.MOV_I32, dst, imm=value - (value >> 31 << 32), free=True)
+    return s.op(x86.MOV_S32 if fits(value) else x86.MOV_I64, dst, imm=value, free=True)
+
+
+def argument(s: Selector, inst: Inst) -> None:
+    addr = Addr(s.entered(x86.ARGS), disp=s.slots[inst.imm])
+    s.emit(s.op(x86.MOV_LOAD, s.need(inst.dst), mem=addr, free=True))
+
+
+def float_argument(s: Selector, inst: Inst) -> None:
+    addr = Addr(s.entered(x86.ARGS), disp=s.slots[inst.imm])
+    s.emit(s.op(s.isa.broadcast, s.need(inst.dst), mem=addr, free=True))
+
+
+def passed(register: int) -> Callable[[Selector, Inst], None]:
+    def rule(s: Selector, inst: Inst) -> None:
+        s.emit(MInst(Kind.COPY, None, (s.need(inst.dst),), (s.entered(register),), op=inst.op))
+    return rule
+
+
+def vector_constant(s: Selector, inst: Inst) -> None:
+    s.emit(s.constant_load(s.need(inst.dst), inst.imm))
+
+
+def vector_lanes(s: Selector, inst: Inst) -> None:
+    addr = Addr(pool=tuple(range(s.isa.lanes)))
+    s.emit(s.op(s.isa.load, s.need(inst.dst), mem=addr, free=True))
+
+
+def integer_add(s: Selector, inst: Inst) -> None:
+    """add by an immediate, lea where the address form does more than a sum, else add."""
+    dst, sum_ = s.need(inst.dst), s.plus_constant(inst.dst)
+    if sum_ and fits(sum_[1]):
+        s.emit(s.op(x86.ADD_I, dst, s.need(sum_[0]), imm=sum_[1]))
+        return
+    a, b = inst.args
+    if s.times_constant(a)[1] > s.times_constant(b)[1]:
+        a, b = b, a
+    addr = s.form(a, b, 1, 0)
+    if addr.index >= 0 and addr.scale == 1 and addr.disp == 0:
+        s.emit(s.op(x86.ADD, dst, addr.base, addr.index))
+    else:
+        s.emit(s.op(x86.LEA, dst, mem=addr))
+
+
+def integer_sub(s: Selector, inst: Inst) -> None:
+    dst, sum_ = s.need(inst.dst), s.plus_constant(inst.dst)
+    if sum_ and fits(sum_[1]):
+        s.emit(s.op(x86.ADD_I, dst, s.need(sum_[0]), imm=sum_[1]))
+    else:
+        s.emit(s.op(x86.SUB, dst, s.need(inst.args[0]), s.need(inst.args[1])))
+
+
+def integer_mul(s: Selector, inst: Inst) -> None:
+    """By a power of two: shl; by a small constant: imul with immediate."""
+    a, b = inst.args
+    if s.constant(a) is not None:
+        a, b = b, a
+    dst, known = s.need(inst.dst), s.constant(b)
+    if known is not None and known > 0 and known & (known - 1) == 0:
+        s.emit(s.op(x86.SHL, dst, s.need(a), imm=known.bit_length() - 1))
+    elif known is not None and fits(known):
+        s.emit(s.op(x86.IMUL_I, dst, s.need(a), imm=known))
+    else:
+        s.emit(s.op(x86.IMUL, dst, s.need(a), s.need(b)))
+
+
+def integer_and(s: Selector, inst: Inst) -> None:
+    a, b = inst.args
+    if s.constant(a) is not None:
+        a, b = b, a
+    known = s.constant(b)
+    if known is not None and fits(known):
+        s.emit(s.op(x86.AND_I, s.need(inst.dst), s.need(a), imm=known))
+    else:
+        s.emit(s.op(x86.AND, s.need(inst.dst), s.need(a), s.need(b)))
+
+
+def integer_pick(cmov: Ins) -> Callable[[Selector, Inst], None]:
+    """dst = b; if a <op> b: dst = a."""
+    def rule(s: Selector, inst: Inst) -> None:
+        a, b = inst.args
+        if s.constant(a) is not None:
+            a, b = b, a
+        dst, known, before = s.need(inst.dst), s.constant(b), []
+        if known is not None:
+            other = s.temp()
+            before = [load_integer(s, other, known)]
+        else:
+            other = s.need(b)
+        s.emit(*before, s.compare(s.need(a), b), s.op(cmov, dst, other, s.need(a)))
+    return rule
+
+
+def integer_div(s: Selector, inst: Inst) -> None:
+    """By a power of two: shr (both are non-negative); else div, which works on rdx:rax."""
+    a, b = inst.args
+    dst, known = s.need(inst.dst), s.constant(b)
+    if known is not None and known > 0 and known & (known - 1) == 0:
+        s.emit(s.op(x86.SHR, dst, s.need(a), imm=known.bit_length() - 1))
+        return
+    low, high, quotient, rest = (s.temp() for _ in range(4))
+    s.program.fixed |= {low: x86.R.RAX, quotient: x86.R.RAX, high: x86.R.RDX, rest: x86.R.RDX}
+    divide = s.op(x86.DIV, quotient, s.need(b), low, high)
+    s.emit(MInst(Kind.COPY, None, (low,), (s.need(a),), op=inst.op, origin=inst.origin),
+           s.op(x86.XOR32, high), divide._replace(defs=(quotient, rest)),
+           MInst(Kind.COPY, None, (dst,), (quotient,), op=inst.op, origin=inst.origin))
+
+
+def prefetch(s: Selector, inst: Inst) -> None:
+    s.emit(s.op(x86.PREFETCH[inst.imm.level], None, mem=s.address(inst)))
+
+
+SCALAR: dict[K, Callable[[Selector, Inst], None]] = {
+    K.ICONST: integer_constant,
+    K.ARG: argument,
+    K.ARGF: float_argument,
+    K.BEGIN: passed(x86.BEGIN),
+    K.END: passed(x86.END),
+    K.SCRATCH: passed(x86.SCRATCH),
+    K.VCONST: vector_constant,
+    K.VLANES: vector_lanes,
+    K.IADD: integer_add,
+    K.ISUB: integer_sub,
+    K.IMUL: integer_mul,
+    K.IAND: integer_and,
+    K.IMIN: integer_pick(x86.CMOVL),
+    K.IMAX: integer_pick(x86.CMOVG),
+    K.IDIV: integer_div,
+    K.PREFETCH: prefetch,
+}
