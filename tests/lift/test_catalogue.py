@@ -1,9 +1,14 @@
 """Every operator of the catalogue lifts from the committed object, bit for bit."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
-from gllm_kernels.errors import LiftError
-from gllm_kernels.lift.lifter import CATALOG_OBJECT, lift, report
+from gllm_kernels.errors import LiftError, UnsupportedOpError
+from gllm_kernels.lift.lifter import CATALOG_OBJECT, catalogue_entries, lift, report
+from gllm_kernels.lift.store import TRACES, stored_trace, stored_traces, trace_of
 from gllm_kernels.scalar.catalog import CATALOG
 from gllm_kernels.trace.pattern import ComputePattern, pattern_of
 from gllm_kernels.trace.shapes import param_shape
@@ -67,3 +72,22 @@ def test_the_report_shows_trace_pattern_shapes_and_times():
     text = report(CATALOG_OBJECT, CATALOG.lookup("gemv").declaration)
     for part in ("pattern: gemv", "a: m x n", "one symbolic execution:", "every bit equal"):
         assert part in text
+
+
+def test_stored_traces_are_what_the_object_lifts_to():
+    stored = json.loads(TRACES.read_text(encoding="utf-8"))
+    assert stored == json.loads(json.dumps(catalogue_entries()))
+    assert {n: trace_of(e["trace"]) for n, e in stored.items()} == stored_traces()
+
+
+def test_a_trace_that_is_not_stored_is_named():
+    with pytest.raises(UnsupportedOpError, match=r"no stored trace of 'mish'; stored are exp"):
+        stored_trace("mish")
+
+
+def test_reading_stored_traces_does_not_import_the_decoder():
+    code = (
+        "import sys; from gllm_kernels.lift.store import stored_trace;"
+        "stored_trace('gemm'); sys.exit('iced_x86' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -25,9 +25,9 @@ from .error import Refusal
 from .expand import compare
 from .fold import templates
 from .nodes import Nodes
+from .operands import GENERAL, VECTOR
 from .program import Program
 from .signature import Signature
-from .x86 import GENERAL, VECTOR
 
 # Sizes at which the formula is read: 2 apart, so that n and n-1 are never both a dimension.
 FIRST, SECOND = (3, 5, 7, 9, 11, 13), (6, 4, 3, 10, 8, 5)
@@ -48,7 +48,7 @@ class Acceptance:
     signature: Signature
     learned: dict = field(default_factory=dict)
     done: dict[Sizes, Lifted] = field(default_factory=dict)
-    todo: list[Sizes] = field(default_factory=list)
+    pending: list[Sizes] = field(default_factory=list)
     outcomes: dict[tuple, set[bool]] = field(default_factory=dict)
     exits: dict[int, set[bool]] = field(default_factory=dict)
     edges: dict[str, set[int]] = field(default_factory=dict)
@@ -89,8 +89,8 @@ class Acceptance:
             self.outcomes[key].add(condition.outcome)
 
     def push(self, sizes: Sizes) -> None:
-        if sizes not in self.done and sizes not in self.todo and min(sizes, default=0) >= 0:
-            self.todo.append(sizes)
+        if sizes not in self.done and sizes not in self.pending and min(sizes, default=0) >= 0:
+            self.pending.append(sizes)
 
     # ---- which sizes a condition asks for
 
@@ -182,10 +182,10 @@ def accept(program: Program, image: Image, signature: Signature) -> tuple[OpTrac
     if work.dims:
         trace = _second(work, found, trace, second)
         _push_small(work, state_size(program, lifted, trace))
-    while work.todo:
+    while work.pending:
         if len(work.done) > MOST_LIFTS:
             raise Refusal(f"more than {MOST_LIFTS} size cases to check")
-        sizes = work.todo.pop(0)
+        sizes = work.pending.pop(0)
         lifted, nodes = work.run(sizes)
         compare(trace, signature, work.named(sizes), nodes, lifted)
         work.collect(sizes, lifted)

@@ -249,5 +249,5 @@ def _maps() -> Iterator[tuple[int, int, bool]]:
 @cache
 def _maths() -> tuple[tuple[int, str], ...]:
     """Addresses of the maths functions; dlsym knows them where dladdr has no name (IFUNC)."""
-    names = "expf logf tanhf sqrtf fmaxf fminf fabsf fmaf".split()
+    names = ["expf", "logf", "tanhf", "sqrtf", "fmaxf", "fminf", "fabsf", "fmaf"]
     return tuple((ctypes.cast(libm()[n], ctypes.c_void_p).value or 0, n) for n in names)

@@ -18,9 +18,9 @@ from . import value as v
 from .conditions import Conditions
 from .error import Refusal
 from .nodes import Node, Nodes
+from .operands import NAMES, RSP
 from .program import EXIT, Block, Program
 from .signature import Signature
-from .x86 import NAMES, RSP
 
 STACK = 0x7FFF_0000_0000
 STACK_BELOW, STACK_ABOVE = 1 << 16, 1 << 12

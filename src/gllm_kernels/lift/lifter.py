@@ -23,9 +23,11 @@ from .accept import Acceptance, accept, base_sizes
 from .elf import Image, live_image, open_object, raw_image
 from .engine import execute
 from .error import Refusal, lift_error
+from .key import content_key
 from .nodes import Nodes
 from .program import Program, decode
 from .signature import Signature, parse
+from .store import json_of
 from .verify import native, verify
 from .x86 import compile_program
 
@@ -128,6 +130,22 @@ def _loaded(path: Path, symbol: str) -> Callable[[], tuple[int, object]]:
     return address
 
 
+def catalogue_entries() -> dict[str, dict]:
+    """What the store holds: every operator of the catalogue, lifted afresh and verified."""
+    entries = {}
+    for op in CATALOG:
+        if not op.opaque:
+            signature = parse(op.declaration)
+            subject = subject_of(CATALOG_OBJECT, signature)
+            trace, work = analyse(subject)
+            check_natively(subject, trace)
+            key = content_key(work.program, subject.image, signature)
+            entries[op.name] = {
+                "key": key, "declaration": str(signature), "trace": json_of(trace),
+            }  # fmt: skip
+    return entries
+
+
 # ---- reports
 
 
@@ -172,16 +190,17 @@ def report(source: Source, declaration: str) -> str:
         for name in trace.names("in", "out", "inout")
         for dims in [param_shape(trace, name)]
     ]
-    return "\n".join([
+    verified = f"{timing.verification:.1f} ms in {timing.calls} calls, every bit equal"
+    lines = [
         str(trace),
         f"pattern: {pattern_of(trace)}",
         "shapes:",
         *shapes,
         f"one symbolic execution: {timing.execution:.2f} ms",
         f"full acceptance: {timing.acceptance:.1f} ms in {timing.runs} executions",
-        f"differential verification: {timing.verification:.1f} ms in {timing.calls} calls, "
-        "every bit equal",
-    ])  # fmt: skip
+        f"differential verification: {verified}",
+    ]
+    return "\n".join(lines)
 
 
 def timing_rows() -> Iterator[Timing]:
@@ -200,5 +219,5 @@ def timing_table() -> str:
         for r in rows
     ]
     middle = [median(getattr(r, k) for r in rows) for k in Timing.__slots__[1:4]]
-    return "\n".join([head, *lines, f"{'median':28}{middle[0]:13.2f}{middle[1]:15.1f}"
-                      f"{middle[2]:11.1f}"])  # fmt: skip
+    last = f"{'median':28}{middle[0]:13.2f}{middle[1]:15.1f}{middle[2]:11.1f}"
+    return "\n".join([head, *lines, last])

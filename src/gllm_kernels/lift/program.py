@@ -56,9 +56,9 @@ class Program:
 def decode(image: Image, entry: int) -> Program:
     """Decode what can be reached, cut it into blocks and find the loops."""
     found: dict[int, Instruction] = {}
-    leaders, todo = {entry}, [entry]
-    while todo:
-        todo += _walk(image, todo.pop(), found, leaders)
+    leaders, pending = {entry}, [entry]
+    while pending:
+        pending += _walk(image, pending.pop(), found, leaders)
     program = Program(entry)
     for start in sorted(leaders):
         program.blocks[start] = _block(image, start, found, leaders)
@@ -192,12 +192,12 @@ def _dominates(a: int, b: int, idom: dict[int, int], rank: dict[int, int]) -> bo
 
 
 def _reaching(start: int, header: int, pred: dict[int, list[int]]) -> set[int]:
-    body, todo = {header}, [start]
-    while todo:
-        block = todo.pop()
+    body, pending = {header}, [start]
+    while pending:
+        block = pending.pop()
         if block not in body:
             body.add(block)
-            todo += pred.get(block, [])
+            pending += pred.get(block, [])
     return body
 
 

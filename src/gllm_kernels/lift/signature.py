@@ -21,7 +21,7 @@ INTEGERS = {
 }  # fmt: skip
 RESULTS = ("void", "float", *INTEGERS)
 DECLARATION = re.compile(
-    r"\s*(?P<result>[\w\s]+?)\s+(?P<name>\w+)\s*\((?P<args>.*)\)\s*;?\s*", re.S
+    r"\s*(?P<result>[\w\s]+?)\s+(?P<name>\w+)\s*\((?P<args>.*)\)\s*;?\s*", re.DOTALL
 )
 ARGUMENT = re.compile(r"(?P<type>[\w\s]+?)\s*(?P<star>\*?)\s*(?P<name>\w+)")
 QUALIFIERS = ("restrict", "__restrict", "__restrict__", "volatile")

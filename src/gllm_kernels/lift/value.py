@@ -27,7 +27,7 @@ EXTENT_64 = 1 << 47  # user addresses have 47 bits (Intel SDM vol. 1, 3.3.7.1)
 class Poly:
     """A polynomial that is not a constant. Terms are never changed once it is made."""
 
-    __slots__ = ("terms", "value", "_hash")
+    __slots__ = ("_hash", "terms", "value")
 
     def __init__(self, terms: dict[Mono, int], value: int) -> None:
         self.terms = terms

@@ -13,20 +13,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from iced_x86 import (
-    ConditionCode,
-    FlowControl,
-    Instruction,
-    MemorySizeExt,
-    Mnemonic,
-    OpKind,
-    Register,
-)
+from iced_x86 import ConditionCode, FlowControl, Instruction, Mnemonic, OpKind
 
 from ..trace.ir import Op
 from . import value as v
 from .elf import Image
 from .error import Refusal
+from .operands import (
+    CALLER_SAVED,
+    GENERAL,
+    RAX,
+    RBP,
+    RSP,
+    UnknownOperand,
+    address_of,
+    general,
+    integer,
+    vector,
+    width_of,
+    writer,
+    xmm,
+)
 from .program import EXIT, Block, Program
 
 if TYPE_CHECKING:
@@ -40,19 +47,6 @@ CONDITIONS = {
     for name, code in vars(ConditionCode).items()
     if name.isupper() and name != "NONE"
 }
-
-_LEGACY = ("AX", "CX", "DX", "BX", "SP", "BP", "SI", "DI")
-GENERAL: dict[int, tuple[int, int]] = {}  # register -> (number, width)
-for _k, _name in enumerate(_LEGACY):
-    GENERAL[getattr(Register, "R" + _name)] = (_k, 64)
-    GENERAL[getattr(Register, "E" + _name)] = (_k, 32)
-for _k in range(8, 16):
-    GENERAL[getattr(Register, f"R{_k}")] = (_k, 64)
-    GENERAL[getattr(Register, f"R{_k}D")] = (_k, 32)
-VECTOR = {getattr(Register, f"XMM{k}"): k for k in range(16)}
-NAMES = [f"r{n.lower()}" for n in _LEGACY] + [f"r{k}" for k in range(8, 16)]
-RAX, RDX, RSP, RBP = 0, 2, 4, 5
-CALLER_SAVED = (0, 1, 2, 6, 7, 8, 9, 10, 11)
 
 # C function -> (operation, number of operands)
 MATHS = {
@@ -96,13 +90,9 @@ def compile_step(i: Instruction, image: Image) -> Step:
     try:
         if builder is not None:
             return builder(i)
-    except _UnknownOperand:
+    except UnknownOperand:
         pass
     return _unsupported(i)
-
-
-class _UnknownOperand(Exception):
-    """A partial register, a segment prefix or a wide vector."""
 
 
 def _unsupported(i: Instruction) -> Step:
@@ -185,93 +175,6 @@ def call_maths(m: Machine, name: str | None) -> None:
     m.flags = None
 
 
-# ---- operands
-
-
-def width_of(i: Instruction, k: int = 0) -> int:
-    """Width in bits of an integer operand."""
-    if i.op_kind(k) == OpKind.REGISTER:
-        return _general(i.op_register(k))[1]
-    if i.op_kind(k) == OpKind.MEMORY:
-        size = 8 * MemorySizeExt.size(i.memory_size)
-        if size in (32, 64):
-            return size
-    raise _UnknownOperand
-
-
-def _general(register: int) -> tuple[int, int]:
-    if register not in GENERAL:
-        raise _UnknownOperand
-    return GENERAL[register]
-
-
-def address_of(i: Instruction) -> Callable[[Machine], v.Int]:
-    """base + index*scale + displacement."""
-    if i.segment_prefix != Register.NONE:
-        raise _UnknownOperand
-    if i.is_ip_rel_memory_operand:
-        fixed = i.ip_rel_memory_address
-        return lambda m: fixed
-    disp = v.signed(i.memory_displacement, 64)
-    base = _reader64(i.memory_base)
-    index, times = _reader64(i.memory_index), i.memory_index_scale
-    if index is None:
-        return (lambda m: disp) if base is None else lambda m: v.add(base(m), disp)
-    if base is None:
-        return lambda m: v.add(v.scale(index(m), times), disp)
-    return lambda m: v.add(v.add(base(m), index(m), times), disp)
-
-
-def _reader64(register: int) -> Callable[[Machine], v.Int] | None:
-    if register == Register.NONE:
-        return None
-    number, width = _general(register)
-    if width != 64:
-        raise _UnknownOperand
-    return lambda m: m.read64(number)
-
-
-def integer(i: Instruction, k: int, width: int) -> Callable[[Machine], v.Int]:
-    """Operand k as an integer: any representative modulo 2^width."""
-    kind = i.op_kind(k)
-    if kind == OpKind.REGISTER:
-        number, own = _general(i.op_register(k))
-        if own == 64 and width == 64:
-            return lambda m: m.read64(number)
-        return lambda m: m.read32(number)
-    if kind == OpKind.MEMORY:
-        address, size = address_of(i), width // 8
-        return lambda m: m.as_integer(m.load(address(m), size), width)
-    constant = v.signed(i.immediate(k), width)
-    return lambda m: constant
-
-
-def writer(i: Instruction, width: int) -> Callable[[Machine, object], None]:
-    """Operand 0 as a destination."""
-    if i.op_kind(0) == OpKind.MEMORY:
-        address, size = address_of(i), width // 8
-        return lambda m, value: m.store(address(m), size, value)
-    number = _general(i.op_register(0))[0]
-    if width == 64:
-        return lambda m, value: m.write64(number, value)
-    return lambda m, value: m.write32(number, value)
-
-
-def vector(i: Instruction, k: int) -> Callable[[Machine], object]:
-    """The low lane of operand k."""
-    if i.op_kind(k) == OpKind.REGISTER:
-        number = _xmm(i, k)
-        return lambda m: m.float(number)
-    address = address_of(i)
-    return lambda m: m.as_float(m.load(address(m), 4))
-
-
-def _xmm(i: Instruction, k: int) -> int:
-    if i.op_kind(k) != OpKind.REGISTER or i.op_register(k) not in VECTOR:
-        raise _UnknownOperand
-    return VECTOR[i.op_register(k)]
-
-
 # ---- integers
 
 
@@ -285,7 +188,7 @@ def _mov(i: Instruction) -> Step:
     width = width_of(i)
     write = writer(i, width)
     if i.op_kind(1) == OpKind.REGISTER:
-        number = _general(i.op_register(1))[0]
+        number = general(i.op_register(1))[0]
         return lambda m: write(m, m.defined(number))
     if i.op_kind(1) == OpKind.MEMORY:
         address, size = address_of(i), width // 8
@@ -420,7 +323,7 @@ def _not(i: Instruction) -> Step:
 @row("imul")
 def _imul(i: Instruction) -> Step:
     if i.op_count == 1:
-        raise _UnknownOperand
+        raise UnknownOperand
     width = width_of(i)
     operands = (0, 1) if i.op_count == 2 else (1, 2)
     left, right = (integer(i, k, width) for k in operands)
@@ -437,7 +340,7 @@ def _shift(name: str) -> Builder:
     def build(i: Instruction) -> Step:
         width = width_of(i)
         if i.op_count == 2 and i.op_kind(1) == OpKind.REGISTER:
-            raise _UnknownOperand
+            raise UnknownOperand
         count = (i.immediate(1) if i.op_count == 2 else 1) & (width - 1)
         source, write = integer(i, 0, width), writer(i, width)
 
@@ -457,15 +360,15 @@ for _name in ("shl", "sal", "shr", "sar"):
 
 @row("push")
 def _push(i: Instruction) -> Step:
-    number = _general(i.op_register(0))[0] if i.op_kind(0) == OpKind.REGISTER else None
+    number = general(i.op_register(0))[0] if i.op_kind(0) == OpKind.REGISTER else None
     if number is None:
-        raise _UnknownOperand
+        raise UnknownOperand
     return lambda m: m.push(number)
 
 
 @row("pop")
 def _pop(i: Instruction) -> Step:
-    number = _general(i.op_register(0))[0]
+    number = general(i.op_register(0))[0]
     return lambda m: m.pop(number)
 
 
@@ -502,34 +405,34 @@ for _code in CONDITIONS.values():
 def _move_float(i: Instruction) -> Step:
     wide = MNEMONICS[i.mnemonic] not in ("movss", "movd")
     if wide and OpKind.MEMORY in (i.op_kind(0), i.op_kind(1)):
-        raise _UnknownOperand
+        raise UnknownOperand
     if i.op_kind(0) == OpKind.MEMORY:
-        address, number = address_of(i), _xmm(i, 1)
+        address, number = address_of(i), xmm(i, 1)
         return lambda m: m.store(address(m), 4, m.float(number))
     if i.op_register(0) in GENERAL:  # movd to an integer register
-        number, target = _xmm(i, 1), _narrow(i, 0)
+        number, target = xmm(i, 1), _narrow(i, 0)
         return lambda m: m.write32(target, m.float(number))
-    target = _xmm(i, 0)
+    target = xmm(i, 0)
     if i.op_kind(1) == OpKind.REGISTER and i.op_register(1) in GENERAL:
         source = _narrow(i, 1)
         return lambda m: m.x.__setitem__(target, m.as_float(m.defined(source)))
     if wide:  # a whole register may be undefined
-        number = _xmm(i, 1)
+        number = xmm(i, 1)
         return lambda m: m.x.__setitem__(target, m.x[number])
     source = vector(i, 1)
     return lambda m: m.x.__setitem__(target, source(m))
 
 
 def _narrow(i: Instruction, k: int) -> int:
-    number, width = _general(i.op_register(k))
+    number, width = general(i.op_register(k))
     if width != 32:
-        raise _UnknownOperand
+        raise UnknownOperand
     return number
 
 
 def _arithmetic(op: Op) -> Builder:
     def build(i: Instruction) -> Step:
-        target = _xmm(i, 0)
+        target = xmm(i, 0)
         left, right = (vector(i, k) for k in ((0, 1) if i.op_count == 2 else (1, 2)))
         return lambda m: m.x.__setitem__(target, m.nodes.make(op, (left(m), right(m))))
 
@@ -547,7 +450,7 @@ for _name, _op in {
 
 @row("sqrtss")
 def _sqrt(i: Instruction) -> Step:
-    target, source = _xmm(i, 0), vector(i, 1)
+    target, source = xmm(i, 0), vector(i, 1)
     return lambda m: m.x.__setitem__(target, m.nodes.make(Op.SQRT, (source(m),)))
 
 
@@ -563,7 +466,7 @@ def _compare_floats(i: Instruction) -> Step:
 
 def _bits(name: str) -> Builder:
     def build(i: Instruction) -> Step:
-        target = _xmm(i, 0)
+        target = xmm(i, 0)
         if name == "flip_bits" and _same(i):  # xorps x, x clears, whatever x was
             return lambda m: m.x.__setitem__(target, m.nodes.const(0))
         left, right = vector(i, 0), vector(i, 1)
@@ -587,7 +490,7 @@ for _name in ("andps", "andpd", "pand"):
 
 @row("cvtsi2ss")
 def _convert(i: Instruction) -> Step:
-    target, width = _xmm(i, 0), width_of(i, 1)
+    target, width = xmm(i, 0), width_of(i, 1)
     source = integer(i, 1, width)
     return lambda m: m.x.__setitem__(target, m.converted(source(m), width))
 
@@ -596,7 +499,7 @@ def _fma(order: tuple[int, int, int]) -> Builder:
     """dest = o[order[0]] * o[order[1]] + o[order[2]], rounded once."""
 
     def build(i: Instruction) -> Step:
-        target = _xmm(i, 0)
+        target = xmm(i, 0)
         a, b, c = (vector(i, k) for k in order)
         return lambda m: m.x.__setitem__(target, m.nodes.make(Op.FMA, (a(m), b(m), c(m))))
 

@@ -1,0 +1,114 @@
+"""Operands of x86-64 instructions as closures: read an integer, read a lane, write a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from iced_x86 import Instruction, MemorySizeExt, OpKind, Register
+
+from . import value as v
+
+if TYPE_CHECKING:
+    from .engine import Machine
+
+_LEGACY = ("AX", "CX", "DX", "BX", "SP", "BP", "SI", "DI")
+GENERAL: dict[int, tuple[int, int]] = {}  # register -> (number, width)
+for _k, _name in enumerate(_LEGACY):
+    GENERAL[getattr(Register, "R" + _name)] = (_k, 64)
+    GENERAL[getattr(Register, "E" + _name)] = (_k, 32)
+for _k in range(8, 16):
+    GENERAL[getattr(Register, f"R{_k}")] = (_k, 64)
+    GENERAL[getattr(Register, f"R{_k}D")] = (_k, 32)
+VECTOR = {getattr(Register, f"XMM{k}"): k for k in range(16)}
+NAMES = [f"r{n.lower()}" for n in _LEGACY] + [f"r{k}" for k in range(8, 16)]
+RAX, RDX, RSP, RBP = 0, 2, 4, 5
+CALLER_SAVED = (0, 1, 2, 6, 7, 8, 9, 10, 11)
+
+
+class UnknownOperand(Exception):
+    """A partial register, a segment prefix or a wide vector."""
+
+
+def width_of(i: Instruction, k: int = 0) -> int:
+    """Width in bits of an integer operand."""
+    if i.op_kind(k) == OpKind.REGISTER:
+        return general(i.op_register(k))[1]
+    if i.op_kind(k) == OpKind.MEMORY:
+        size = 8 * MemorySizeExt.size(i.memory_size)
+        if size in (32, 64):
+            return size
+    raise UnknownOperand
+
+
+def general(register: int) -> tuple[int, int]:
+    if register not in GENERAL:
+        raise UnknownOperand
+    return GENERAL[register]
+
+
+def address_of(i: Instruction) -> Callable[[Machine], v.Int]:
+    """base + index*scale + displacement."""
+    if i.segment_prefix != Register.NONE:
+        raise UnknownOperand
+    if i.is_ip_rel_memory_operand:
+        fixed = i.ip_rel_memory_address
+        return lambda m: fixed
+    disp = v.signed(i.memory_displacement, 64)
+    base = _reader64(i.memory_base)
+    index, times = _reader64(i.memory_index), i.memory_index_scale
+    if index is None:
+        return (lambda m: disp) if base is None else lambda m: v.add(base(m), disp)
+    if base is None:
+        return lambda m: v.add(v.scale(index(m), times), disp)
+    return lambda m: v.add(v.add(base(m), index(m), times), disp)
+
+
+def _reader64(register: int) -> Callable[[Machine], v.Int] | None:
+    if register == Register.NONE:
+        return None
+    number, width = general(register)
+    if width != 64:
+        raise UnknownOperand
+    return lambda m: m.read64(number)
+
+
+def integer(i: Instruction, k: int, width: int) -> Callable[[Machine], v.Int]:
+    """Operand k as an integer: any representative modulo 2^width."""
+    kind = i.op_kind(k)
+    if kind == OpKind.REGISTER:
+        number, own = general(i.op_register(k))
+        if own == 64 and width == 64:
+            return lambda m: m.read64(number)
+        return lambda m: m.read32(number)
+    if kind == OpKind.MEMORY:
+        address, size = address_of(i), width // 8
+        return lambda m: m.as_integer(m.load(address(m), size), width)
+    constant = v.signed(i.immediate(k), width)
+    return lambda m: constant
+
+
+def writer(i: Instruction, width: int) -> Callable[[Machine, object], None]:
+    """Operand 0 as a destination."""
+    if i.op_kind(0) == OpKind.MEMORY:
+        address, size = address_of(i), width // 8
+        return lambda m, value: m.store(address(m), size, value)
+    number = general(i.op_register(0))[0]
+    if width == 64:
+        return lambda m, value: m.write64(number, value)
+    return lambda m, value: m.write32(number, value)
+
+
+def vector(i: Instruction, k: int) -> Callable[[Machine], object]:
+    """The low lane of operand k."""
+    if i.op_kind(k) == OpKind.REGISTER:
+        number = xmm(i, k)
+        return lambda m: m.float(number)
+    address = address_of(i)
+    return lambda m: m.as_float(m.load(address(m), 4))
+
+
+def xmm(i: Instruction, k: int) -> int:
+    if i.op_kind(k) != OpKind.REGISTER or i.op_register(k) not in VECTOR:
+        raise UnknownOperand
+    return VECTOR[i.op_register(k)]
