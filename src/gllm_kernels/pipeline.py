@@ -32,10 +32,12 @@ Observe = Callable[[str, object, float], None]  # (stage, what it made, millisec
 
 def device() -> DeviceProfile:
     """This machine, as far as the settings in force allow it to be used."""
-    isa, caches = detect.current_isa(), detect.caches()
-    lanes, registers = (isa.lanes, isa.vregs) if isa else (1, 0)
-    name = isa.name if isa else "scalar"
-    return DeviceProfile(name, lanes, registers, caches.l1d, caches.l2, caches.l3, thread_count())
+    isa = detect.current_isa()
+    l1d, l2, l3 = (cache.bytes if (cache := detect.host().cache(level)) else default
+                   for level, default in ((1, 32 << 10), (2, 256 << 10), (3, 0)))
+    if isa is None:
+        return DeviceProfile("scalar", 1, 0, l1d, l2, l3, thread_count())
+    return DeviceProfile(isa.name, isa.lanes, isa.vregs, l1d, l2, l3, thread_count())
 
 
 def compile_graph(graph: CompilerGraph, profile: DeviceProfile | None = None,

@@ -36,28 +36,24 @@ class CompiledLayer:
     codes: tuple[object, ...] = ()
     threads: int | None = None
     external: tuple[Buffer, ...] = field(init=False)
-    pointers: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         given = [b.name for b in self.program.buffers if b.kind == "external"]
         self.external = tuple(self.graph.buffer(name) for name in given)
-        fixed = {**self.constants, **self.states}
-        self.pointers = {name: array.ctypes.data for name, array in fixed.items()}
         self.bounds = tuple({(b.need, b.have): b for b in self.graph.bounds}.values())
 
     def __call__(
         self, out: Mapping[str, Array] | None = None, **values: Array | int
     ) -> dict[str, Array]:
         """Inputs and free dimensions by name; `out` may hold arrays to write the results to."""
+        floats = {n: _number(n, values.pop(n, None)) for n in self.program.floats}
         arrays, dims = self._bind(values)
-        results = {
-            name: self._result(name, view.shape, view.dtype, (out or {}).get(name), dims)
-            for name, view in self.graph.outputs
-        }
+        results = {name: self._result(name, view.shape, view.dtype, (out or {}).get(name), dims)
+                   for name, view in self.graph.outputs}
         named = {view.buffer: results[name] for name, view in self.graph.outputs}
         address = {n: a.ctypes.data for n, a in {**arrays, **named}.items()}
-        where = [address.get(b.name) or self.pointers[b.name] for b in self.external]
-        self.program.run(where, dims, self.threads)
+        where = [address[b.name] for b in self.external]
+        self.program.run(where, dims, self.threads, floats)
         return results
 
     def disasm(self) -> str:
@@ -69,8 +65,7 @@ class CompiledLayer:
         inputs = [b for b in self.graph.buffers if b.kind == "input"]
         arrays = {b.name: _checked(b, values.get(b.name)) for b in inputs}
         dims = {n: _dimension(n, v) for n, v in values.items() if n not in arrays}
-        for buffer in inputs:
-            _bind_shape(buffer, arrays[buffer.name].shape, dims)
+        dims = self.dims_of(arrays, dims)
         unknown = set(dims) - set(self.program.dims)
         missing = set(self.program.dims) - set(dims)
         if unknown or missing:
@@ -82,6 +77,13 @@ class CompiledLayer:
         for bound in self.bounds:
             bound.check(dims)
         return arrays, dims
+
+    def dims_of(self, arrays: Mapping[str, Array], given: Mapping[str, int]) -> dict[str, int]:
+        """The dynamic dimensions: those given, and those that the inputs' shapes tell."""
+        dims = dict(given)
+        for buffer in (b for b in self.graph.buffers if b.kind == "input"):
+            _bind_shape(buffer, arrays[buffer.name].shape, dims)
+        return dims
 
     def _result(
         self,
@@ -120,6 +122,12 @@ def _checked(buffer: Buffer, value: object) -> Array:
             f"({', '.join(map(str, buffer.shape))})"
         )
     return np.ascontiguousarray(array)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise ShapeError(f"`{name}`={value!r}: wanted a number")
+    return float(value)
 
 
 def _dimension(name: str, value: object) -> int:

@@ -45,7 +45,7 @@ class Node:
     op: Operator
     inputs: tuple[tuple[str, View], ...]
     outputs: tuple[tuple[str, View], ...]
-    scalars: tuple[tuple[str, float], ...]
+    scalars: tuple[tuple[str, float | str], ...]
     dims: tuple[tuple[str, Affine], ...]
     batch: tuple[Affine, ...]
 
@@ -117,8 +117,9 @@ class CompilerGraph:
         """Apply an operator. Arrays in declaration order; scalars and free dimensions by name.
 
         Leading axes beyond the operator's own are a batch and broadcast together; elementwise
-        operators take any shapes that broadcast. `out` names the view to write, for example a row
-        range of a state. Returns the view written (the first, for several outputs).
+        operators take any shapes that broadcast. A scalar that is a string is a number given to every
+        call under that name. `out` names the view to write, for example a row range of a state.
+        Returns the view written (the first, for several outputs).
         """
         op = self._lookup(operator)
         if len(inputs) != len(op.inputs):
@@ -232,7 +233,7 @@ def _split_values(op: Operator, values: dict[str, float | Dim]) -> tuple[tuple, 
     scalars, free = dict(op.defaults), {}
     for name, value in values.items():
         if name in op.names("scalar"):
-            scalars[name] = float(value)
+            scalars[name] = value if isinstance(value, str) else float(value)
         elif name in op.names("dim"):
             free[name] = as_affine(value)
         else:

@@ -1,0 +1,277 @@
+"""An operator on numpy arrays.
+
+    op(x, w, eps=1e-5, out=None)
+
+Arrays that the scalar function reads come in declaration order or by name, scalars and free
+dimensions by name; outputs and the other dimensions follow from the shapes. Leading axes beyond the
+operator's own are a batch. In/out arrays are updated in place and returned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import current
+from ..codegen.isa.detect import current_isa_name, isa_named
+from ..errors import ShapeError
+from ..executable.cache import KERNELS
+from ..executable.layer import CompiledLayer
+from ..fusion.linear import linearise
+from ..graph.ir import CompilerGraph
+from ..graph.operator import Operator
+from ..graph.registry import operator_named
+from ..pipeline import compile_graph
+from ..trace.affine import Affine
+from ..trace.ir import OpTrace
+from .fast import Plain, plain_call
+
+Array = npt.NDArray[np.generic]
+BATCH = "batch"
+
+
+@dataclass
+class Op:
+    """Callable; `print(op)` shows the trace, `op.operator` goes into graphs."""
+
+    operator: Operator
+    layers: dict[tuple[str, frozenset[str]], CompiledLayer] = field(default_factory=dict)
+    plain: dict[str, Plain | None] = field(default_factory=dict)
+
+    @staticmethod
+    @cache
+    def named(name: str) -> Op:
+        """The operator of this name as a function on arrays."""
+        return Op(operator_named(name))
+
+    @property
+    def name(self) -> str:
+        return self.operator.name
+
+    @property
+    def trace(self) -> OpTrace | None:
+        return self.operator.trace
+
+    def __call__(self, *arrays: Array, out: Array | None = None, **named: object) -> Array:
+        isa = current().isa
+        if isa not in self.plain:
+            self.plain[isa] = self._plain()
+        plain = self.plain[isa]
+        if plain is not None:
+            result = plain.call(arrays, out, named)
+            if result is not NotImplemented:
+                return result
+        given = self._arguments(arrays, named)
+        scalars, free = self._values(named)
+        return Call(self, given, scalars, free, out).run()
+
+    def __repr__(self) -> str:
+        params = ", ".join(f"{p.role} {p.name}" for p in self.operator.params)
+        return f"<operator {self.name}({params})>"
+
+    def __str__(self) -> str:
+        return str(self.trace) if self.trace else f"{self!r} opaque: {self.operator.opaque}"
+
+    def layer(self, batched: frozenset[str] = frozenset()) -> CompiledLayer:
+        """The compiled operator for any sizes; `batched` params have one more, leading, axis."""
+        key = (current_isa_name(), batched)
+        if key not in self.layers:
+            self.layers[key] = self._compile(batched)
+        return self.layers[key]
+
+    def _plain(self) -> Plain | None:
+        """The builtin for plain arrays on the ISA in force, or None where there is none."""
+        layer = self.layer()
+        if layer.plan.profile.isa == "scalar" or layer.plan.groups[0].trace is None:
+            return None
+        group = linearise("kernel", layer.plan.groups[0].trace)
+        loaded = KERNELS.get(group.trace, isa_named(layer.plan.profile.isa))
+        return plain_call(self.operator, layer, group, loaded)
+
+    def _compile(self, batched: frozenset[str]) -> CompiledLayer:
+        op, graph = self.operator, CompilerGraph()
+        lead = (Affine.sym(BATCH),)
+        views = [graph.input(p, (lead if p in batched else ()) + op.shape(p), op.dtype(p))
+                 for p in op.inputs]
+        free = {d: d for d in op.names("dim") if not _solved(op, d)}
+        graph.op(op, *views, **{s: s for s in op.names("scalar")}, **free)
+        for param, view in graph.nodes[-1].outputs:
+            graph.output(param, view)
+        return compile_graph(graph)
+
+    # -- arguments ------------------------------------------------------------------------------
+    def _arguments(self, arrays: tuple[Array, ...], named: dict[str, object]) -> dict[str, Array]:
+        names = self.operator.inputs
+        if len(arrays) > len(names):
+            raise ShapeError(f"{self.name} takes {len(names)} arrays ({', '.join(names)}), "
+                             f"got {len(arrays)}; scalars and dimensions go by name")
+        given = dict(zip(names, arrays))
+        for name in names:
+            if name in named:
+                if name in given:
+                    raise ShapeError(f"{self.name}: `{name}` was given twice")
+                given[name] = named.pop(name)
+        missing = [n for n in names if n not in given]
+        if missing:
+            raise ShapeError(f"{self.name}: array `{missing[0]}` is missing")
+        return {n: _array(self.name, n, given[n], self.operator) for n in names}
+
+    def _values(self, named: dict[str, object]) -> tuple[dict[str, float], dict[str, int]]:
+        op, scalars, free = self.operator, dict(self.operator.defaults), {}
+        for name, value in named.items():
+            if name in op.names("scalar"):
+                scalars[name] = _number(self.name, name, value)
+            elif name in op.names("dim") and not _solved(op, name):
+                free[name] = _index(self.name, name, value)
+            else:
+                takes = [*op.inputs, *op.names("scalar"), *(d for d in op.names("dim")
+                                                            if not _solved(op, d)), "out"]
+                raise ShapeError(f"{self.name} has no argument `{name}`; it takes {', '.join(takes)}")
+        wanted = list(op.names("scalar")) + [d for d in op.names("dim") if not _solved(op, d)]
+        missing = [n for n in wanted if n not in scalars and n not in free]
+        if missing:
+            raise ShapeError(f"{self.name}: give `{missing[0]}=`")
+        return scalars, free
+
+
+@dataclass
+class Call:
+    """One call the checked way: shapes split into batch and own axes, results made, code run."""
+
+    op: Op
+    arrays: dict[str, Array]
+    scalars: dict[str, float]
+    free: dict[str, int]
+    out: Array | None
+
+    def run(self) -> Array:
+        op = self.op.operator
+        return self._flat() if op.is_flat else self._ranked(op)
+
+    def _flat(self) -> Array:
+        """Elementwise: one shape for all, after broadcasting."""
+        shape = self._common_shape()
+        ins = {p: np.ascontiguousarray(np.broadcast_to(a, shape)).reshape(-1)
+               for p, a in self.arrays.items()}
+        return self._execute(self.op.layer(), ins, shape)
+
+    def _common_shape(self) -> tuple[int, ...]:
+        shapes = {p: a.shape for p, a in self.arrays.items()}
+        try:
+            return np.broadcast_shapes(*shapes.values())
+        except ValueError:
+            listed = ", ".join(f"`{p}` {s}" for p, s in shapes.items())
+            raise ShapeError(f"{self.op.name}: shapes do not broadcast: {listed}") from None
+
+    def _ranked(self, op: Operator) -> Array:
+        arrays, single = self._promote(op)
+        lead, batched = self._split(op, arrays)
+        ins = {}
+        for param, array in arrays.items():
+            own = array.shape[array.ndim - len(op.shape(param)):]
+            flat = (prod(lead), *own) if param in batched else own
+            ins[param] = np.ascontiguousarray(array).reshape(flat)
+        layer = self.op.layer(batched)
+        dims = {**layer.dims_of(ins, self.free), **self.free}
+        (_, view), = layer.graph.outputs
+        flat = tuple(s.evaluate(dims) for s in view.shape)
+        shape = lead + (flat[1:] if batched else flat)[1 if single else 0:]
+        return self._execute(layer, ins, shape)
+
+    def _promote(self, op: Operator) -> tuple[dict[str, Array], bool]:
+        """One row for an operator over rows: rms_norm of (n,) is that of (1, n), squeezed again."""
+        rows = {str(op.shape(p)[0]) for p in op.outputs if op.shape(p)}
+        short = [p for p, a in self.arrays.items() if a.ndim == len(op.shape(p)) - 1]
+        first = {str(op.shape(p)[0]) for p in short}
+        if not short or len(rows) != 1 or first != rows:
+            return self.arrays, False
+        return {p: a[None] if p in short else a for p, a in self.arrays.items()}, True
+
+    def _split(self, op: Operator,
+               arrays: dict[str, Array]) -> tuple[tuple[int, ...], frozenset[str]]:
+        """The batch shape, and which arrays have it."""
+        leads = {}
+        for param, array in arrays.items():
+            own = op.shape(param)
+            extra = array.ndim - len(own)
+            if extra < 0:
+                raise ShapeError(f"{op.name}: `{param}` has shape {array.shape}, wanted "
+                                 f"({', '.join(map(str, own))}), or more axes in front for a batch")
+            leads[param] = array.shape[:extra]
+        lead = max(leads.values(), key=len, default=())
+        for param, own in leads.items():
+            if own not in ((), lead):
+                raise ShapeError(f"{op.name}: `{param}` has batch axes {own}, another array {lead}")
+        return lead, frozenset(p for p, own in leads.items() if own)
+
+    def _execute(self, layer: CompiledLayer, ins: dict[str, Array],
+                 shape: tuple[int, ...]) -> Array:
+        (name, view), = layer.graph.outputs
+        target = self._target(name, shape, view.dtype)
+        dims = {**layer.dims_of(ins, self.free), **self.free}
+        memory = target if self._direct(name, target, ins) else np.empty(shape, target.dtype)
+        flat = memory.reshape(tuple(s.evaluate(dims) for s in view.shape))
+        layer(out={name: flat}, **ins, **self.free, **self.scalars)
+        if memory is not target:
+            np.copyto(target, memory)
+        return target if target.ndim else target[()]
+
+    def _direct(self, name: str, target: Array, ins: dict[str, Array]) -> bool:
+        """Whether the kernel may write `target` itself: contiguous, and no input changes under it.
+
+        An elementwise kernel reads element i before it writes element i, so the very same memory is
+        fine; everything else goes through memory of its own.
+        """
+        def harmless(param: str, array: Array) -> bool:
+            same = array.ctypes.data == target.ctypes.data and array.size == target.size
+            return (self.op.operator.is_flat and same) or not np.may_share_memory(target, array)
+
+        return target.flags.c_contiguous and all(harmless(p, a) for p, a in ins.items())
+
+    def _target(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
+        """`out`, or the in/out argument, or new memory."""
+        if self.out is None and name in self.arrays:
+            self.out = self.arrays[name]
+        if self.out is None:
+            return np.empty(shape, dtype)
+        if not isinstance(self.out, np.ndarray) or self.out.dtype != np.dtype(dtype):
+            kind = getattr(self.out, "dtype", type(self.out).__name__)
+            raise ShapeError(f"{self.op.name}: `out` must be a {dtype} array, got {kind}")
+        if self.out.shape != shape:
+            raise ShapeError(f"{self.op.name}: `out` has shape {self.out.shape}, wanted {shape}")
+        if not self.out.flags.writeable:
+            raise ShapeError(f"{self.op.name}: `out` is read-only")
+        return self.out
+
+
+def _solved(op: Operator, dim: str) -> bool:
+    """Whether some array's axis is just this dimension, or a multiple of it."""
+    sizes = [size for p in op.inputs for size in op.shape(p)]
+    return any(len(s.terms) == 1 and s.terms[0][1] == (dim,) for s in sizes)
+
+
+def _array(op: str, name: str, value: object, operator: Operator) -> Array:
+    wanted = operator.dtype(name)
+    if not isinstance(value, np.ndarray):
+        value = np.asarray(value)
+    if value.dtype != np.dtype(wanted):
+        raise ShapeError(f"{op}: `{name}` has dtype {value.dtype}, wanted {wanted}; "
+                         f"convert it with .astype(np.{wanted})")
+    return value
+
+
+def _number(op: str, name: str, value: object) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ShapeError(f"{op}: `{name}`={value!r} is not a number") from None
+
+
+def _index(op: str, name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ShapeError(f"{op}: `{name}`={value!r}: wanted a non-negative integer")
+    return int(value)

@@ -1,0 +1,92 @@
+"""Matrix products with fused epilogues, and x @ w.T for weights stored row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from ..codegen.isa.detect import current_isa_name
+from ..errors import ShapeError
+from ..executable.layer import CompiledLayer
+from ..graph.ir import CompilerGraph
+from ..graph.operator import Operator
+from ..graph.registry import operator_named
+from ..pipeline import compile_graph
+from .op import Op
+
+F32 = npt.NDArray[np.float32]
+Epilogue = str | Op | Sequence["str | Op"] | None
+
+
+def gemm(a: F32, b: F32, bias: F32 | None = None, epilogue: Epilogue = None,
+         out: F32 | None = None) -> F32:
+    """c[i,j] = epilogue(sum[p<k](a[i,p] * b[p,j]) + bias[j]), the epilogue in registers.
+
+    a: (..., m, k), b: (k, n), bias: (n,), float32; c: (..., m, n). `epilogue` names one elementwise
+    operator of one array ("silu", or an Op from `register`), or several in order. A one-row `a` of
+    shape (k,) gives (n,). Raises ShapeError for wrong shapes, dtypes or epilogues.
+    """
+    if bias is None and epilogue is None:
+        return Op.named("gemm")(a, b, out=out)
+    names = tuple(e.name if isinstance(e, Op) else e for e in _listed(epilogue))
+    return _fused("gemm" if bias is None else "gemm_bias", names, (a, b, bias), out)
+
+
+def matmul(x: F32, w: F32, out: F32 | None = None) -> F32:
+    """y[i,j] = sum[p<k](x[i,p] * w[j,p]): x @ w.T, with w stored n x k as models store weights."""
+    return Op.named("gemm_bt")(x, w, out=out)
+
+
+def _listed(epilogue: Epilogue) -> Sequence[str | Op]:
+    if epilogue is None:
+        return ()
+    return (epilogue,) if isinstance(epilogue, (str, Op)) else tuple(epilogue)
+
+
+def _fused(name: str, epilogues: tuple[str, ...], arrays: tuple[F32 | None, ...],
+           out: F32 | None) -> F32:
+    given = dict(zip(operator_named(name).inputs, (a for a in arrays if a is not None)))
+    a = np.asarray(given["a"])
+    if a.ndim == 0:
+        raise ShapeError(f"{name}: `a` has no axes, wanted (..., m, k)")
+    given["a"] = a.reshape(prod(a.shape[:-1]), a.shape[-1])
+    layer = _layer(current_isa_name(), name, epilogues)
+    shape = (*a.shape[:-1], np.shape(given["b"])[-1])
+    target = np.empty(shape, np.float32) if out is None else _checked_out(name, out, shape)
+    shared = any(np.may_share_memory(target, x) for x in given.values())
+    memory = np.empty(shape, np.float32) if shared or not target.flags.c_contiguous else target
+    layer(out={"c": memory.reshape(prod(shape[:-1]), shape[-1])}, **given)
+    if memory is not target:
+        np.copyto(target, memory)
+    return target
+
+
+def _checked_out(name: str, out: F32, shape: tuple[int, ...]) -> F32:
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
+        got = f"{out.dtype}{out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ShapeError(f"{name}: `out` must be float32{shape}, got {got}")
+    if not out.flags.writeable:
+        raise ShapeError(f"{name}: `out` is read-only")
+    return out
+
+
+@lru_cache(maxsize=256)
+def _layer(isa: str, name: str, epilogues: tuple[str, ...]) -> CompiledLayer:
+    """Compiled for any sizes, once per ISA and chain."""
+    op, graph = operator_named(name), CompilerGraph()
+    value = graph.op(op, *(graph.input(p, op.shape(p)) for p in op.inputs))
+    for epilogue in epilogues:
+        value = graph.op(_pointwise(operator_named(epilogue)), value)
+    graph.output("c", value)
+    return compile_graph(graph)
+
+
+def _pointwise(op: Operator) -> Operator:
+    if not op.is_flat or len(op.inputs) != 1:
+        raise ShapeError(f"epilogue {op.name!r}: wanted an elementwise operator of one array; "
+                         f"it is {op.pattern} of {len(op.inputs)}")
+    return op

@@ -1,0 +1,65 @@
+"""Operators that users bring: a compiled function, or a few lines of C.
+
+    mish = gk.register("libmish.so", "void mish(const float *x, float *out, size_t n)")
+    mish(x)                                    g.op("mish", g.op("gemm", a, b))
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ..errors import CompileError
+from ..graph.registry import register_operator, traced_operator
+from ..lift.signature import parse
+from ..scalar.catalog import ScalarOp
+from ..trace.render import render
+from .op import Op
+
+# loops must survive, nothing may be vectorised, no product may be contracted, NaN must count
+C_FLAGS = ("-O1", "-fno-tree-vectorize", "-ffp-contract=off", "-fPIC", "-shared")
+
+_alive: list[object] = []  # libraries and code memory behind registered operators
+
+
+def register(source: object, declaration: str) -> Op:
+    """Lift and verify a function; the operator is known by its C name from then on.
+
+    `source` is the path of a .so or .o, a ctypes function, or machine code as bytes. LiftError
+    when the function cannot be expressed as a trace.
+    """
+    from ..lift.lifter import lift, subject_of
+
+    signature = parse(declaration)
+    trace = lift(source, declaration)
+    address, owner = subject_of(source, signature).address()
+    _alive.append(owner)
+    formula = render(trace).splitlines()[1].strip()
+    row = ScalarOp(signature.name, str(signature), formula)
+    return Op(register_operator(traced_operator(row, trace, address)))
+
+
+def compile_c(text: str, declaration: str) -> Op:
+    """Compile C text with the compiler in $CC, or cc, gcc, clang, and register the function."""
+    compiler = find_compiler()
+    with tempfile.TemporaryDirectory(prefix="gllm-kernels-") as folder:
+        source, library = Path(folder) / "op.c", Path(folder) / "op.so"
+        source.write_text(text, encoding="utf-8")
+        done = subprocess.run([*compiler, *C_FLAGS, str(source), "-o", str(library), "-lm"],
+                              capture_output=True, text=True)
+        if done.returncode:
+            raise CompileError(f"{compiler[0]} refused the source:\n{done.stderr.strip()}")
+        return register(library, declaration)
+
+
+def find_compiler() -> list[str]:
+    """The command line that starts a C compiler."""
+    named = os.environ.get("CC", "").split()
+    found = named or [c for c in ("cc", "gcc", "clang") if shutil.which(c)][:1]
+    if not found or not shutil.which(found[0]):
+        raise CompileError(f"no C compiler: {found[0] + ' is not' if found else 'cc, gcc, clang are not'}"
+                           " on PATH; install one, set CC, or register a compiled .so or .o")
+    return found
