@@ -32,7 +32,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-END = "<|endoftext|>"  # id 0: before every file, and both BOS and EOS of the checkpoint
+END = "<|endoftext|>"  # before every file; both BOS and EOS of the checkpoint
+END_ID = 0  # the trainer numbers special tokens first
 EPS = 1e-5
 THETA = 10000.0
 
@@ -136,10 +137,9 @@ def train_tokenizer(texts: list[str], vocab: int) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> Text:
-    end = tokenizer.token_to_id(END)
     ids: list[int] = []
     for encoding in tokenizer.encode_batch(texts):
-        ids += [end, *encoding.ids]
+        ids += [END_ID, *encoding.ids]
     size = sum(len(text.encode()) for text in texts)
     return Text(len(texts), size, torch.tensor(ids))
 
@@ -200,6 +200,9 @@ class Layer(nn.Module):
 
 class Llama(nn.Module):
     """Token ids (rows, time) -> logits (rows, time, vocab); input and output embedding tied."""
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -340,7 +343,7 @@ def config_of(shape: Shape) -> dict[str, object]:
         "hidden_act": "silu", "rms_norm_eps": EPS, "rope_theta": THETA, "rope_scaling": None,
         "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0,
         "initializer_range": 0.02, "tie_word_embeddings": True, "use_cache": True,
-        "bos_token_id": 0, "eos_token_id": 0, "torch_dtype": "bfloat16",
+        "bos_token_id": END_ID, "eos_token_id": END_ID, "torch_dtype": "bfloat16",
     }
     # fmt: on
 
@@ -385,7 +388,7 @@ def write_checkpoint(out: Path, model: Llama, tokenizer: Tokenizer, shape: Shape
     (out / "model.safetensors").chmod(0o644)  # save_file lets only the owner read it
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
     write_json(out / "config.json", config_of(shape))
-    write_json(out / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 0})
+    write_json(out / "generation_config.json", {"bos_token_id": END_ID, "eos_token_id": END_ID})
     write_json(out / "tokenizer_config.json", tokenizer_config_of(shape))
     write_licence(out)
 
