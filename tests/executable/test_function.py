@@ -185,6 +185,15 @@ def test_overlap_is_refused_unless_it_is_the_same_memory(make) -> None:
     assert call(whole, 1.0, whole) is whole
 
 
+def test_same_beginning_is_not_the_same_memory(make) -> None:
+    params = (ArraySpec("x", ("k",)), ArraySpec("out", ("n",), access="out", alias=True))
+    slots = (Argument("x"), Argument("out"), IntSlot(N), FloatSlot(0.0))
+    call = make(FastCall(runtime().address("gk_probe"), params, slots, N))
+    whole = floats(8)
+    assert call(whole, whole[:4]) is NotImplemented and call(whole[:4], whole) is NotImplemented
+    assert call(whole, whole) is None
+
+
 def test_extreme_floats(make) -> None:
     call, x, out = make(probe()), np.zeros(1, np.float32), np.zeros(1, np.float32)
     for value in (float("inf"), float("-inf"), 1e300, -0.0, 1e-320, 3.5):
@@ -320,3 +329,28 @@ def test_exit_with_live_functions() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "[2.0, 2.0, 2.0]\n"), done.stderr
+
+
+UNDER_MDWE = """
+import ctypes
+libc = ctypes.CDLL(None)
+if libc.prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN
+    print("unsupported")
+    raise SystemExit
+import sys; sys.path.insert(0, {folder!r})
+import numpy as np
+from gllm_kernels.executable.team import Team
+from gllm_kernels.executable.function import call_mode
+from test_function import probe
+from test_team import Table
+Table(5, 50, 4).check(Team(3), 3)
+print(call_mode(), probe().function()(np.ones(2, "f4"), 1.0, np.empty(2, "f4")).tolist())
+"""
+
+
+def test_team_and_calls_work_where_write_then_execute_is_refused() -> None:
+    code = UNDER_MDWE.format(folder=os.path.dirname(__file__))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.stdout == "unsupported\n":
+        pytest.skip("this kernel has no PR_SET_MDWE")
+    assert done.stdout == "native [3.0, 3.0]\n", done.stderr

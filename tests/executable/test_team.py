@@ -1,9 +1,11 @@
 """The thread team: every unit once, steps in order, with any number of threads, after fork too."""
 
+import ctypes
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from gllm_kernels.errors import ConfigError
 from gllm_kernels.executable import team as team_module
 from gllm_kernels.executable.runtime import runtime
 from gllm_kernels.executable.team import Team, cgroup_quota, physical_cores, thread_count
+from gllm_kernels.memory import CodeBlock, place
 
 
 class Table:
@@ -136,32 +139,59 @@ def test_import_starts_no_thread_and_loads_no_object() -> None:
     assert done.stdout == "1 0 0\n", done.stderr
 
 
-def test_denormals_are_kept_whatever_the_caller_has_set(team: Team) -> None:
+def machine_code(text: str) -> CodeBlock:
+    code = bytes.fromhex(text)
+    return place(len(code), lambda address: code)
+
+
+def run_tiles(team: Team, block: CodeBlock, args: np.ndarray, tiles: int, threads: int) -> None:
+    steps = np.array([[block.address, args.ctypes.data, tiles, 1]], np.int64)
+    team.run(steps.ctypes.data, 1, threads, 64)
+
+
+# A tile waits until as many tiles as the counter's goal run at once, then doubles its number:
+#   mov rax,[rdi]; lock inc qword [rax]; again: pause; mov rcx,[rdi+24]; cmp [rax],rcx; jl again
+#   mov rax,[rdi+8]; movss xmm0,[rax+rsi*4]; addss xmm0,xmm0
+#   mov rax,[rdi+16]; movss [rax+rsi*4],xmm0; ret
+MEET_AND_DOUBLE = (
+    "488b07 f048ff00 f390 488b4f18 483908 7cf5488b4708 f30f1004b0 f30f58c0 488b4710 f30f1104b0 c3"
+)
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_run_at_once_and_keep_denormals(team: Team, threads: int) -> None:
     """A library built with -ffast-math sets flush-to-zero in the thread that loads it."""
-    tiny = np.full(64, 1e-40, np.float32)
-    out = np.zeros(64, np.float32)
-    args = np.array([tiny.ctypes.data, out.ctypes.data, 64, 0], np.int64)
-    steps = np.array([[runtime().address("gk_probe"), args.ctypes.data, 64, 4]], np.int64)
-    set_mode = _mxcsr_setter()
-    for threads in (1, 2):
-        set_mode(0x9FC0)  # flush-to-zero and denormals-are-zero
-        try:
-            team.run(steps.ctypes.data, 1, threads)
-        finally:
-            set_mode(0x1F80)
-        assert np.array_equal(out.view(np.int32), (2 * tiny).view(np.int32))
+    tiny, out = np.full(threads, 1e-40, np.float32), np.zeros(threads, np.float32)
+    counter = np.zeros(1, np.int64)
+    args = np.array([*(a.ctypes.data for a in (counter, tiny, out)), threads], np.int64)
+    block, set_mode = machine_code(MEET_AND_DOUBLE), _mxcsr_setter()
+    set_mode(0x9FC0)  # flush-to-zero and denormals-are-zero, inherited by new threads
+    try:
+        run_tiles(team, block, args, threads, threads)
+    finally:
+        set_mode(0x1F80)
+    assert np.array_equal(out.view(np.int32), (tiny * 2).view(np.int32)) and out.all()
 
 
-def _mxcsr_setter():
-    import ctypes
+# mov rax,[rdi]; mov [rax+rsi*8],rcx; mov eax,3000; again: pause; dec eax; jne again; ret
+STORE_SCRATCH = "488b07 48890cf0 b8b80b0000 f390 ffc8 75fa c3"
 
-    from gllm_kernels.memory import place
 
-    # push rdi; ldmxcsr [rsp]; pop rdi; ret
-    block = place(7, lambda address: bytes.fromhex("570fae14245fc3"))
+def test_only_as_many_threads_as_asked_and_each_with_its_own_scratch(team: Team) -> None:
+    team.grow(6)
+    block = machine_code(STORE_SCRATCH)
+    for threads in (2, 3):
+        seen = np.zeros(300, np.int64)
+        run_tiles(team, block, np.array([seen.ctypes.data], np.int64), 300, threads)
+        places = np.unique(seen)
+        assert 1 <= len(places) <= threads and not (places % 64).any()
+        assert places[-1] - places[0] <= 64 * (threads - 1)
+
+
+def _mxcsr_setter() -> Callable[[int], None]:
+    block = machine_code("57 0fae1424 5f c3")  # push rdi; ldmxcsr [rsp]; pop rdi; ret
     function = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(block.address)
-    function.code = block
-    return function
+    return lambda value: block and function(value)
 
 
 def test_thread_count_follows_settings_and_affinity() -> None:

@@ -25,6 +25,7 @@ from .runtime import runtime
 
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
+_UNLIMITED = 1e9  # more CPUs than any machine has
 
 
 def thread_count(requested: int | None = None) -> int:
@@ -58,8 +59,8 @@ def physical_cores(cpus: Path = _CPUS) -> int:
 
 def cgroup_quota(root: Path = _CGROUP, membership: Path = Path("/proc/self/cgroup")) -> float:
     """CPUs' worth of time this process may use: the least along the chain of its cgroups."""
-    limits = [_quota(folder) for folder in _cgroup_folders(root, _text(membership))]
-    return min(limits, default=float("inf")) if limits else 1e9
+    limits = (_quota(folder) for folder in _cgroup_folders(root, _text(membership)))
+    return min(limits, default=_UNLIMITED)
 
 
 def _cgroup_folders(root: Path, membership: str) -> Iterator[Path]:
@@ -74,11 +75,11 @@ def _cgroup_folders(root: Path, membership: str) -> Iterator[Path]:
 
 
 def _quota(folder: Path) -> float:
-    """quota / period of one cgroup, 1e9 for none."""
+    """quota / period of one cgroup."""
     words = _text(folder / "cpu.max").split()
     words = words or [_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")]
     if len(words) != 2 or not all(word.isdigit() for word in words) or not int(words[1]):
-        return 1e9
+        return _UNLIMITED
     return int(words[0]) / int(words[1])
 
 
