@@ -52,6 +52,17 @@ def log_tail(f: np.ndarray) -> np.ndarray:
     return np.where(np.abs(f) < 0.1, near, far)
 
 
+def tanh_tail(z: np.ndarray) -> np.ndarray:
+    """(tanh(x)/x - 1) / x^2 with z = x^2, by its series -1/3 + 2z/15 - ... (|x| < pi/2)."""
+    bernoulli = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510,
+                 43867 / 798, -174611 / 330, 854513 / 138, -236364091 / 2730)
+    total, factorial = np.zeros_like(z), 2.0
+    for k, b in enumerate(bernoulli[1:], start=2):
+        factorial *= (2 * k) * (2 * k - 1)
+        total += 4.0**k * (4.0**k - 1) * b / factorial * z ** (k - 2)
+    return total
+
+
 HALF_LN2 = np.log(2) / 2 * (1 + 1e-6)  # rounding of n may leave r slightly outside
 ROOT = np.sqrt(0.5)
 
@@ -59,6 +70,7 @@ ROWS = (
     Row("EXP", exp_tail, lambda r: r * r / np.exp(r), -HALF_LN2, HALF_LN2, 4),
     Row("LOG", log_tail, lambda f: f**3 / np.log1p(np.where(f == 0, 1e-9, f)),
         ROOT - 1, 2 * ROOT - 1, 8),
+    Row("TANH", tanh_tail, lambda z: z / (1 + z * tanh_tail(z)), 0.0, 0.325**2, 2),
 )
 
 

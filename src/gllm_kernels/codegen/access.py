@@ -96,12 +96,9 @@ def place(builder: KernelBuilder, trace: OpTrace, param: str, index: Affine, env
     return Place(base, env.binders[env.lane], 4 * (constant + step * env.shift), step)
 
 
-def limit(builder: KernelBuilder, env: Env, step: int = 1, less: int = 0) -> Value | None:
-    """The mask of the elements that exist: count*step - less of them, or None for all."""
-    if env.count is None:
-        return None
-    count = env.count if step == 1 else env.count * step
-    return builder.emit(K.FIRST, count - less if less else count)
+def limit(builder: KernelBuilder, env: Env) -> Value | None:
+    """The mask of the lanes that exist, or None for all."""
+    return None if env.count is None else builder.emit(K.FIRST, env.count)
 
 
 def load(builder: KernelBuilder, trace: OpTrace, param: str, index: Affine, env: Env) -> Value:
@@ -122,14 +119,26 @@ def load_pair(builder: KernelBuilder, trace: OpTrace, param: str, index: Affine,
 
 
 def _two_vectors(builder: KernelBuilder, at: Place, env: Env, less: int) -> tuple[Value, Value]:
-    lanes = builder.lanes
-    count = env.count if env.count is not None else builder.int(lanes)
-    total = count * 2 - less if less else count * 2
-    whole = env.count is None
-    low = None if whole else builder.emit(K.FIRST, total)
-    high = None if whole and not less else builder.emit(K.FIRST, total - lanes)
+    low, high = _two_masks(builder, env, less)
     return (builder.load(at.base, at.index, 8, at.disp, low),
-            builder.load(at.base, at.index, 8, at.disp + 4 * lanes, high))
+            builder.load(at.base, at.index, 8, at.disp + 4 * builder.lanes, high))
+
+
+def _two_masks(builder: KernelBuilder, env: Env, less: int) -> tuple[Value | None, Value | None]:
+    """The elements of two vectors in a row that exist: 2*count - less altogether."""
+    lanes = builder.lanes
+    if env.count is None:
+        last = builder.emit(K.FIRST, builder.int(lanes - less)) if less else None
+        return None, last
+    total = env.count * 2
+    low = total - less if less else total
+    return builder.emit(K.FIRST, low), builder.emit(K.FIRST, total - (less + lanes))
+
+
+def anchor(builder: KernelBuilder, trace: OpTrace, param: str, index: Affine, env: Env) -> None:
+    """Emit what an access needs and the lanes do not change: call it before their loop opens."""
+    if place(builder, trace, param, index, env).step == 2:
+        _two_masks(builder, env, less=1)
 
 
 def store(builder: KernelBuilder, trace: OpTrace, target: Store, env: Env, value: Value) -> None:
@@ -155,10 +164,7 @@ def store_pair(builder: KernelBuilder, trace: OpTrace, target: Store, env: Env, 
                odd: Value) -> None:
     """param[index] = even and param[index + 1] = odd, where index steps by 2."""
     at = place(builder, trace, target.param, target.index, env)
-    masks: tuple[Value | None, Value | None] = (None, None)
-    if env.count is not None:
-        total = env.count * 2
-        masks = (builder.emit(K.FIRST, total), builder.emit(K.FIRST, total - builder.lanes))
+    masks = _two_masks(builder, env, less=0)
     for number, vector in enumerate(interleave(builder, even, odd)):
         disp = at.disp + 4 * builder.lanes * number
         builder.store(at.base, at.index, vector, 8, disp, masks[number])

@@ -54,14 +54,14 @@ def generate_single(trace: OpTrace, isa: Isa) -> Kernel:
 def map_row(builder: KernelBuilder, trace: OpTrace, env: Env, domain: Domain,
             unroll: int) -> None:
     """All elements of one row; an empty row reads nothing."""
-    zero, size = builder.int(0), integer(builder, domain[-1][1], {})
-    with builder.when_less(zero, size):
-        map_strips(builder, trace, env, zero, size, unroll)
+    size = integer(builder, domain[-1][1], {})
+    with builder.when_less(0, size):
+        map_strips(builder, trace, env, None, size, unroll)
 
 
-def map_strips(builder: KernelBuilder, trace: OpTrace, env: Env, lo: Value, hi: Value,
-               unroll: int) -> None:
-    """param[index] = value for the lane's binder in [lo, hi)."""
+def map_strips(builder: KernelBuilder, trace: OpTrace, env: Env, lo: Value | None,
+               hi: Value, unroll: int) -> None:
+    """param[index] = value for the lane's binder in [lo, hi), from 0 without `lo`."""
     known = hoist_stores(builder, trace, trace.stores, env)
     cost = weight(trace, [s.value for s in trace.stores]) + len(trace.stores)
 

@@ -14,16 +14,16 @@ is rounded before it is added, except where the trace itself says fma: see `rewr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from ..errors import CompileError
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace, Store, TraceOp
 from ..trace.spec import free_symbols
-from .access import (Env, integer, lane_step, load, load_pair, place, store, store_pair)
+from .access import Env, anchor, integer, lane_step, load, load_pair, place, store, store_pair
 from .approx import exp, log, tanh
-from .kernel import MASK, K, KernelBuilder, Value
+from .kernel import K, KernelBuilder, Value
 
 SIGN = 0x80000000
 
@@ -32,12 +32,22 @@ def lower(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value
     """body[value] at the lanes of `env`; new values are added to `env.values`."""
     if value not in env.values:
         node = trace.body[value]
-        origin, builder.origin = builder.origin, f"%{value} {node.op}"
-        computed = LEAVES[node.op](builder, trace, value, env) if node.op in LEAVES else (
-            _operation(builder, trace, node, env))
-        builder.origin = origin
-        env.values[value] = computed
+        if node.op in LEAVES:
+            with origin(builder, f"%{value} {node.op}"):
+                env.values[value] = LEAVES[node.op](builder, trace, value, env)
+        else:
+            args = [lower(builder, trace, a, env) for a in node.args]
+            with origin(builder, f"%{value} {node.op}"):
+                env.values[value] = OPERATIONS[node.op](builder, *args)
     return env.values[value]
+
+
+@contextmanager
+def origin(builder: KernelBuilder, text: str) -> Iterator[None]:
+    """What is emitted inside carries `text` in listings."""
+    outer, builder.origin = builder.origin, text
+    yield
+    builder.origin = outer
 
 
 def lower_stores(builder: KernelBuilder, trace: OpTrace, stores: Iterable[Store],
@@ -47,13 +57,12 @@ def lower_stores(builder: KernelBuilder, trace: OpTrace, stores: Iterable[Store]
     for target in targets:
         lower(builder, trace, target.value, env)
     for first, second in paired(trace, targets, env.lane):
-        builder.origin = f"{first.param}[{first.index}]"
         value = env.values[first.value]
-        if second is None:
-            store(builder, trace, first, env, value)
-        else:
-            store_pair(builder, trace, first, env, value, env.values[second.value])
-        builder.origin = ""
+        with origin(builder, f"{first.param}[{first.index}]"):
+            if second is None:
+                store(builder, trace, first, env, value)
+            else:
+                store_pair(builder, trace, first, env, value, env.values[second.value])
 
 
 def paired(trace: OpTrace, stores: tuple[Store, ...],
@@ -95,7 +104,7 @@ def hoist(builder: KernelBuilder, trace: OpTrace, roots: Iterable[int], env: Env
             if node.op is not Op.CONST:
                 lower(builder, trace, position, known)
         elif node.op is Op.LOAD:
-            place(builder, trace, *node.imm, known)
+            anchor(builder, trace, *node.imm, known)
         elif node.op is not Op.REDUCE:
             pending.extend(node.args)
     return known
@@ -111,22 +120,19 @@ def hoist_stores(builder: KernelBuilder, trace: OpTrace, stores: Iterable[Store]
     return known
 
 
-def step(builder: KernelBuilder, trace: OpTrace, reduce: TraceOp, acc: Value, env: Env) -> Value:
+def step(builder: KernelBuilder, trace: OpTrace, reduce: int, acc: Value, env: Env) -> Value:
     """One step of a Reduce: acc' = op(acc, term) in the operand order of its kind.
 
     A product that is summed goes into the accumulator by FMA: one rounding less than the scalar
     function, and infinities and NaN come out the same.
     """
-    kind, term = reduce.imm[0], trace.body[reduce.args[1]]
-    if kind in ("sum", "fma") and term.op is Op.MUL and reduce.args[1] not in env.values:
-        a, b = (lower(builder, trace, factor, env) for factor in term.args)
-        return builder.emit(K.VFMA, a, b, acc)
-    return STEPS[kind](builder, acc, lower(builder, trace, reduce.args[1], env))
-
-
-def _operation(builder: KernelBuilder, trace: OpTrace, node: TraceOp, env: Env) -> Value:
-    args = [lower(builder, trace, a, env) for a in node.args]
-    return OPERATIONS[node.op](builder, *args)
+    node = trace.body[reduce]
+    kind, term = node.imm[0], trace.body[node.args[1]]
+    fused = kind in ("sum", "fma") and term.op is Op.MUL and node.args[1] not in env.values
+    wanted = term.args if fused else node.args[1:]
+    args = [lower(builder, trace, value, env) for value in wanted]
+    with origin(builder, f"%{reduce} {kind}"):
+        return builder.emit(K.VFMA, *args, acc) if fused else STEPS[kind](builder, acc, *args)
 
 
 def _scalar(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
@@ -194,7 +200,7 @@ def _nest(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value
     init = lower(builder, trace, node.args[0], env)
     with builder.loop(0, integer(builder, extent, env.binders), 1, init, name=binder) as loop:
         inner = env.at({binder: loop.iv}, env.shift, env.count)
-        loop.yields(step(builder, trace, node, loop.phis[0], inner))
+        loop.yields(step(builder, trace, value, loop.phis[0], inner))
     return loop.results[0]
 
 

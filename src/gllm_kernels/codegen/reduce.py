@@ -179,7 +179,8 @@ def fold(builder: KernelBuilder, phase: Phase, env: Env, isa: Isa, params: Tunin
 
     def body(first: Value, shift: int, count: Value | None, accs: Accumulators) -> Accumulators:
         here = known.at({phase.binder: first}, shift, count)
-        new = tuple(step(builder, trace, n, a, here) for n, a in zip(nodes, accs, strict=True))
+        new = tuple(step(builder, trace, r, a, here)
+                    for r, a in zip(phase.reduces, accs, strict=True))
         if phase.kept:
             value = lower(builder, trace, phase.kept.value, here)
             store(builder, trace, phase.kept, here, value)
@@ -190,7 +191,7 @@ def fold(builder: KernelBuilder, phase: Phase, env: Env, isa: Isa, params: Tunin
     copies = copies_for(wanted, weight(trace, terms))
     inits = tuple(_start(builder, trace, node, env) for node in nodes)
     size = integer(builder, phase.extent, env.binders)
-    groups = strips(builder, builder.int(0), size, copies, body, inits, phase.binder)
+    groups = strips(builder, None, size, copies, body, inits, phase.binder)
     values = dict(env.values)
     for number, position in enumerate(phase.reduces):
         accs = [group[number] for group in groups]

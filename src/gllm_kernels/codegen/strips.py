@@ -16,17 +16,20 @@ Accumulators = tuple[Value, ...]
 Body = Callable[[Value, int, Value | None, Accumulators], Accumulators]
 
 
-def strips(builder: KernelBuilder, lo: Value, hi: Value, copies: int, body: Body,
+def strips(builder: KernelBuilder, lo: Value | None, hi: Value, copies: int, body: Body,
            inits: Accumulators = (), name: str = "") -> list[Accumulators]:
-    """Run the body over [lo, hi); returns the accumulators of every copy.
+    """Run the body over [lo, hi), from 0 when `lo` is None; gives the accumulators of every copy.
 
     Each copy starts from `inits`. The remainder goes to copy 0, so that the order of additions
     depends on hi - lo alone.
     """
     lanes, width = builder.lanes, len(inits)
-    size = hi - lo
-    full = lo + (size & -lanes)
-    main = lo + (size & -(lanes * copies))
+    size = hi if lo is None else hi - lo
+    full, main = size & -lanes, size & -(lanes * copies)
+    if lo is None:
+        lo = builder.int(0)
+    else:
+        full, main = lo + full, lo + main
     groups = [inits] * copies
     if copies > 1:
         flat = [value for group in groups for value in group]
@@ -37,9 +40,19 @@ def strips(builder: KernelBuilder, lo: Value, hi: Value, copies: int, body: Body
         groups = split(loop.results, copies, width)
     with builder.loop(main if copies > 1 else lo, full, lanes, *groups[0], name=name) as loop:
         loop.yields(*body(loop.iv, 0, None, loop.phis))
-    with builder.loop(full, hi, lanes, *loop.results, name=f"{name} tail") as tail:
+    return [_tail(builder, full, hi, body, loop.results, name), *groups[1:]]
+
+
+def _tail(builder: KernelBuilder, full: Value, hi: Value, body: Body, accs: Accumulators,
+          name: str) -> Accumulators:
+    """What is left behind whole vectors; a branch carries no values, so accumulators want a loop."""
+    if not accs:
+        with builder.when_less(full, hi):
+            body(full, 0, hi - full, accs)
+        return accs
+    with builder.loop(full, hi, builder.lanes, *accs, name=f"{name} tail") as tail:
         tail.yields(*body(tail.iv, 0, hi - tail.iv, tail.phis))
-    return [tail.results, *groups[1:]]
+    return tail.results
 
 
 def split(values: Accumulators, copies: int, width: int) -> list[Accumulators]:
