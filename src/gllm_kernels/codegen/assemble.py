@@ -146,9 +146,9 @@ class Assembler:
         if addr.slot >= 0:
             return MemoryOperand(Register.RSP, displ=self.slot_at[addr.slot] + addr.disp,
                                  displ_size=1)
-        base = self.register[addr.base]
+        base = self.register[addr.base] if addr.base >= 0 else Register.NONE
         index = self.register[addr.index] if addr.index >= 0 else Register.NONE
-        return MemoryOperand(base, index, addr.scale, addr.disp, 1 if addr.disp else 0,
+        return MemoryOperand(base, index, addr.scale, addr.disp, int(addr.disp != 0),
                              addr.broadcast)
 
     def put(self, ins: Ins, dst: int, srcs: Sequence[int], addr: Addr | None, imm: int | None,
@@ -166,6 +166,8 @@ class Assembler:
         if imm is not None:
             operands.append(imm)
             shape += "i" if -1 << 31 <= imm < 1 << 31 else "I"
+            if ins in x86.SHORT and -128 <= imm < 128:
+                ins = x86.SHORT[ins]
         instruction = CREATE[shape](ins.code, *operands)
         if ins.mask >= 0:
             instruction.op_mask = self.name(srcs[ins.mask], "k")
@@ -196,18 +198,25 @@ def emit_op(a: Assembler, m: MInst, position: int) -> None:
         if tie == 1:
             srcs = (srcs[1], srcs[0])
         elif tie == -1:
-            if m.ins in UNTIED:
-                ins, addr, imm = UNTIED[m.ins](m)
-                a.put(ins, dst, srcs, addr, imm)
+            if m.ins in UNTIED and (form := UNTIED[m.ins](m, dst)):
+                a.put(*form)
                 return
             a.move(dst, srcs[0], "g")
     a.put(m.ins, dst, srcs, m.mem, m.imm)
 
 
-# A sum that cannot overwrite an argument is an address.
-UNTIED: dict[Ins, Callable[[MInst], tuple[Ins, Addr, None]]] = {
-    x86.ADD: lambda m: (x86.LEA, Addr(m.srcs[0], m.srcs[1], 1, 0), None),
-    x86.ADD_I: lambda m: (x86.LEA, Addr(m.srcs[0], -1, 1, m.imm), None),
+def untied_shift(m: MInst, dst: int) -> tuple:
+    """a << i without overwriting a: lea up to 3, a product up to 30, else nothing."""
+    if m.imm <= 3:
+        return x86.LEA, dst, (), Addr(-1, m.srcs[0], 1 << m.imm, 0), None
+    return (x86.IMUL_I, dst, m.srcs, None, 1 << m.imm) if m.imm <= 30 else ()
+
+
+# Sums and products that cannot overwrite an argument have three-operand forms.
+UNTIED: dict[Ins, Callable[[MInst, int], tuple]] = {
+    x86.ADD: lambda m, dst: (x86.LEA, dst, (), Addr(m.srcs[0], m.srcs[1], 1, 0), None),
+    x86.ADD_I: lambda m, dst: (x86.LEA, dst, (), Addr(m.srcs[0], -1, 1, m.imm), None),
+    x86.SHL: untied_shift,
 }
 
 

@@ -327,9 +327,13 @@ class Spiller:
         self.unspillable.add(reg)
         return reg
 
-    def reload(self, v: int) -> int:
-        """A short-lived register holding a spilled value, loaded here."""
+    def reload(self, v: int, lasting: bool = False) -> int:
+        """A register holding a spilled value, loaded here. One that feeds a copy becomes part of
+        the phi's web, which may have to be spilled too.
+        """
         reg, home = self.fresh(v), self.home[v]
+        if lasting:
+            self.unspillable.remove(reg)
         if isinstance(home, MInst):
             self.out.append(home._replace(defs=(reg,)))
         else:
@@ -385,7 +389,7 @@ class Spiller:
             to, source = self.home.get(dst), self.home.get(src)
             if isinstance(to, Addr) and to == source:
                 continue
-            reg = src if source is None else self.reload(src)
+            reg = src if source is None else self.reload(src, not isinstance(to, Addr))
             if not isinstance(to, Addr):
                 defs.append(dst)
                 srcs.append(reg)

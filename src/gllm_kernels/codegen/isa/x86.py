@@ -48,6 +48,10 @@ XCHG = row("XCHG_RM64_R64", "d:r 0:r")
 BZHI = row("VEX_BZHI_R32_RM32_R32", "d:e 0:e 1:e")
 MOVSXD = row("MOVSXD_R64_RM32", "d:r m", kind="load")
 PREFETCH = tuple(row(f"PREFETCHT{level}_M8", "m") for level in range(3))
+# the same with a sign-extended byte
+SHORT = {ADD_I: row("ADD_RM64_IMM8", "d:r =0"), AND_I: row("AND_RM64_IMM8", "d:r =0"),
+         CMP_I: row("CMP_RM64_IMM8", "0:r"),
+         IMUL_I: row("IMUL_R64_RM64_IMM8", "d:r 0:r*")}
 RETURN, VZEROUPPER = row("RETNQ", ""), row("VEX_VZEROUPPER", "")
 PUSH, POP = row("PUSH_R64", "0:r"), row("POP_R64", "d:r")
 FRAME = row("SUB_RM64_IMM32", "d:r =0")
