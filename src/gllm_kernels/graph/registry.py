@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from ..lift.signature import Signature, parse
-from ..lift.store import catalogue_trace
+from ..lift.store import stored_trace
 from ..scalar.catalog import CATALOG, ScalarOp
 from ..trace.affine import as_affine
 from ..trace.ir import OpTrace, Param
@@ -29,7 +29,7 @@ def register_operator(operator: Operator) -> Operator:
 @cache
 def _from_catalogue(name: str) -> Operator:
     row = CATALOG.lookup(name)
-    return opaque_operator(row) if row.opaque else traced_operator(row, catalogue_trace(row))
+    return opaque_operator(row) if row.opaque else traced_operator(row, stored_trace(row.name))
 
 
 def traced_operator(row: ScalarOp, trace: OpTrace, address: int = 0) -> Operator:

@@ -7,7 +7,6 @@ do) is answered with NotImplemented by the builtin and takes the checked way in 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,35 +23,44 @@ SMALL = 1 << 16  # units beyond which a thread team is worth waking
 Axes = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """The builtin of one operator on one ISA, and how to make its result."""
+# (arrays, out, scalars by name) -> the result, or NotImplemented as soon as anything is unusual
+Plain = Callable[[tuple[object, ...], object, dict[str, object]], object]
 
-    function: Callable[..., object]
-    arrays: int
-    scalars: tuple[tuple[str, float | None], ...]
-    axes: Axes  # of the result, when it is new memory
-    like_first: bool  # the result has the first array's shape
-    makes: bool  # False for an operator that updates in place
 
-    def call(self, arrays: tuple[object, ...], out: object, named: dict[str, object]) -> object:
-        """What the builtin answers; NotImplemented as soon as anything is unusual."""
-        scalars = [named.get(name, default) for name, default in self.scalars]
-        if len(arrays) != self.arrays or any(n not in dict(self.scalars) for n in named):
+def refuse(arrays: tuple[object, ...], out: object, named: dict[str, object]) -> object:
+    """The short way of an operator that has none."""
+    return NotImplemented
+
+
+def _wrap(function: Callable[..., object], op: Operator, axes: Axes) -> Plain:
+    """Makes the result and puts the scalars in order around the builtin; written for few steps,
+    because a call on 64 floats is all overhead."""
+    empty_like, count, makes = np.empty_like, len(op.inputs), bool(op.names("out"))
+    names, defaults = op.names("scalar"), dict(op.defaults)
+    like_first = makes and op.shape(op.outputs[0]) == op.shape(op.inputs[0])
+
+    def plainest(arrays: tuple[object, ...], out: object, named: dict[str, object]) -> object:
+        if named or len(arrays) != count:
             return NotImplemented
-        if not self.makes:
-            return NotImplemented if out is not None else self.function(*arrays, *scalars)
-        if out is None:
-            out = self._empty(arrays)
-        return self.function(*arrays, out, *scalars)
+        return function(*arrays, empty_like(arrays[0]) if out is None else out)
 
-    def _empty(self, arrays: tuple[object, ...]) -> object:
-        try:
-            if self.like_first:
-                return np.empty_like(arrays[0])
-            return np.empty([arrays[i].shape[axis] for i, axis in self.axes], np.float32)
-        except (AttributeError, IndexError, TypeError):
-            return None
+    def general(arrays: tuple[object, ...], out: object, named: dict[str, object]) -> object:
+        if len(arrays) != count or not named.keys() <= set(names) or (out is not None) > makes:
+            return NotImplemented
+        scalars = [named.get(n, defaults.get(n)) for n in names]
+        if makes and out is None:
+            out = _empty(arrays, axes)
+        return function(*arrays, *((out,) if makes else ()), *scalars)
+
+    return plainest if like_first and not names else general
+
+
+def _empty(arrays: tuple[object, ...], axes: Axes) -> object:
+    """New memory for the result of plain arrays; None when they are no such arrays."""
+    try:
+        return np.empty([arrays[i].shape[axis] for i, axis in axes], np.float32)
+    except (AttributeError, IndexError, TypeError):
+        return None
 
 
 def plain_call(op: Operator, layer: CompiledLayer, group: BoundGroup,
@@ -74,10 +82,7 @@ def plain_call(op: Operator, layer: CompiledLayer, group: BoundGroup,
                     scratch, most=SMALL, keep=(loaded.owner,), name=op.name)
     if scratch > STACK_SCRATCH or not all(v.symbols <= set(spec.dims()) for v in sizes.values()):
         return None
-    defaults = dict(op.defaults)
-    scalars = tuple((n, defaults.get(n)) for n in op.names("scalar"))
-    like_first = bool(op.outputs) and op.shape(op.outputs[0]) == op.shape(op.inputs[0])
-    return Plain(spec.function(), len(op.inputs), scalars, axes, like_first, bool(op.names("out")))
+    return _wrap(spec.function(), op, axes)
 
 
 def _names(group: BoundGroup) -> list[str]:

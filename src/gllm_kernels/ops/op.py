@@ -28,7 +28,7 @@ from ..graph.registry import operator_named
 from ..pipeline import compile_graph
 from ..trace.affine import Affine
 from ..trace.ir import OpTrace
-from .fast import Plain, plain_call
+from .fast import Plain, plain_call, refuse
 
 Array = npt.NDArray[np.generic]
 BATCH = "batch"
@@ -40,7 +40,7 @@ class Op:
 
     operator: Operator
     layers: dict[tuple[str, frozenset[str]], CompiledLayer] = field(default_factory=dict)
-    plain: dict[str, Plain | None] = field(default_factory=dict)
+    plain: dict[str, Plain] = field(default_factory=dict)
 
     @staticmethod
     @cache
@@ -60,11 +60,9 @@ class Op:
         isa = current().isa
         if isa not in self.plain:
             self.plain[isa] = self._plain()
-        plain = self.plain[isa]
-        if plain is not None:
-            result = plain.call(arrays, out, named)
-            if result is not NotImplemented:
-                return result
+        result = self.plain[isa](arrays, out, named)
+        if result is not NotImplemented:
+            return result
         given = self._arguments(arrays, named)
         scalars, free = self._values(named)
         return Call(self, given, scalars, free, out).run()
@@ -83,14 +81,14 @@ class Op:
             self.layers[key] = self._compile(batched)
         return self.layers[key]
 
-    def _plain(self) -> Plain | None:
-        """The builtin for plain arrays on the ISA in force, or None where there is none."""
+    def _plain(self) -> Plain:
+        """The builtin for plain arrays on the ISA in force; one that refuses where there is none."""
         layer = self.layer()
         if layer.plan.profile.isa == "scalar" or layer.plan.groups[0].trace is None:
-            return None
+            return refuse
         group = linearise("kernel", layer.plan.groups[0].trace)
         loaded = KERNELS.get(group.trace, isa_named(layer.plan.profile.isa))
-        return plain_call(self.operator, layer, group, loaded)
+        return plain_call(self.operator, layer, group, loaded) or refuse
 
     def _compile(self, batched: frozenset[str]) -> CompiledLayer:
         op, graph = self.operator, CompilerGraph()
