@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
 
+import machine
 import numpy as np
 import traces
+from gllm_kernels.codegen.assemble import compile_kernel
+from gllm_kernels.codegen.code import Code
+from gllm_kernels.codegen.generate import generate
+from gllm_kernels.codegen.isa.base import Isa
+from gllm_kernels.codegen.tuning import default_params
+from gllm_kernels.trace import interp as meaning
 from gllm_kernels.trace.affine import Affine
 from gllm_kernels.trace.ir import BodyBuilder, Op, OpTrace, Store
+
+from guard import guarded_copy
 
 S = Affine.sym
 I0, I1, I2, R0 = S("i0"), S("i1"), S("i2"), S("r0")
@@ -148,6 +159,26 @@ def row_sum() -> OpTrace:
                    (Store("out", I0, value, (("i0", M),)),))
 
 
+def share() -> OpTrace:
+    """out[i, j] = x[i, j] / sum[r](x[i, r])"""
+    b = BodyBuilder()
+    term = b.add(Op.LOAD, imm=("x", I0 * N + R0))
+    total = b.add(Op.REDUCE, b.const(0.0), term, imm=("sum", "r0", N))
+    value = b.add(Op.DIV, b.add(Op.LOAD, imm=("x", I0 * N + I1)), total)
+    return OpTrace("share", traces.params("in x", "out out", "dim m", "dim n"), tuple(b.body),
+                   (Store("out", I0 * N + I1, value, (("i0", M), ("i1", N))),))
+
+
+def softmax_plus() -> OpTrace:
+    """out = softmax(x) + x"""
+    plain = traces.softmax()
+    b = BodyBuilder(list(plain.body), {node: p for p, node in enumerate(plain.body)})
+    store = plain.stores[0]
+    value = b.add(Op.ADD, store.value, b.add(Op.LOAD, imm=("x", store.index)))
+    return replace(plain, name="softmax_plus", body=tuple(b.body),
+                   stores=(replace(store, value=value),))
+
+
 def column_sum() -> OpTrace:
     """out[j] = sum[r](x[r, j] * w[r])"""
     b = BodyBuilder()
@@ -179,10 +210,79 @@ UNARY = {str(op): unary(op) for op in (Op.EXP, Op.TANH, Op.LOG, Op.SQRT)}
 FLAT = named(traces.vec_add, traces.vec_mul, traces.vec_scale, traces.silu, traces.swiglu, gelu,
              relu, axpy, every_op, every_other) | UNARY
 ROWS = named(row_bias, traces.rope_with_pos, rope_interleaved)
-NORMS = named(traces.softmax, traces.rms_norm, layer_norm, moments, row_sum, column_sum)
+NORMS = named(traces.softmax, traces.rms_norm, layer_norm, moments, row_sum, softmax_plus,
+              column_sum)
 REDUCTIONS = reductions()
 
+ALL = FLAT | ROWS | NORMS | REDUCTIONS | named(share)
+
 Sizes = Mapping[str, int]
+Arguments = dict[str, np.ndarray | int | float]
+SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-42, -1e-42, 1e30, -1e30, 88.8, -88.8,
+                    2.0], np.float32)
+
+
+@cache
+def compiled(name: str, isa: Isa) -> Code:
+    """The machine code of a case, made once."""
+    return compile_kernel(generate(ALL[name], isa, default_params(isa)), isa)
+
+
+def arguments(trace: OpTrace, sizes: Sizes, rng: np.random.Generator) -> Arguments:
+    """Arrays just large enough, filled with normal numbers; every size; scalars 0.37."""
+    made: Arguments = {}
+    for param in trace.params:
+        if param.role == "dim":
+            made[param.name] = sizes[param.name]
+        elif param.role == "scalar":
+            made[param.name] = 0.37
+        else:
+            count = extent(trace, param.name, sizes)
+            made[param.name] = rng.standard_normal(count).astype(np.float32)
+    return made
+
+
+def copied(args: Mapping[str, np.ndarray | int | float],
+           copy: Callable[[np.ndarray], np.ndarray] = np.copy) -> Arguments:
+    return {n: copy(a) if isinstance(a, np.ndarray) else a for n, a in args.items()}
+
+
+def results(trace: OpTrace, args: Arguments) -> Arguments:
+    """What the trace says the arrays, and "return", hold afterwards."""
+    after = copied(args)
+    returned = meaning.run(trace, after)
+    if returned is not None:
+        after["return"] = np.array([returned], np.float32)
+    return after
+
+
+def assert_close(name: str, got: Arguments, want: Arguments, tolerance: float = 1e-5) -> None:
+    """Every array: NaN where wanted, infinities equal, the rest within the tolerance."""
+    for key, array in want.items():
+        if isinstance(array, np.ndarray):
+            np.testing.assert_allclose(got[key], array, rtol=tolerance, atol=tolerance,
+                                       err_msg=f"{name}: {key}")
+
+
+def assert_kernel(name: str, isa: Isa, sizes: Sizes, args: Arguments,
+                  tolerance: float = 1e-5) -> None:
+    """Machine code between guard pages gives what the trace says."""
+    trace = ALL[name]
+    with np.errstate(all="ignore"):
+        want = results(trace, args)
+    for at in ("end", "start"):
+        got = copied(args, lambda a: guarded_copy(a, at))
+        if "return" in want:
+            got["return"] = guarded_copy(np.zeros(1, np.float32), at)
+        machine.call(compiled(name, isa), got)
+        assert_close(f"{name} on {isa.name} with {dict(sizes)}", got, want, tolerance)
+
+
+def sizes_around(isa: Isa) -> list[int]:
+    """0, 1, one vector and the unrolled loops give or take one, odd numbers."""
+    vector, unrolled = isa.lanes, isa.lanes * default_params(isa).accumulators
+    near = [v + d for v in (vector, unrolled, 2 * unrolled) for d in (-1, 0, 1)]
+    return sorted({0, 1, 3, *near, 2 * unrolled + vector + 5})
 
 
 def extent(trace: OpTrace, param: str, sizes: Sizes) -> int:

@@ -285,7 +285,7 @@ def spill(program: Program, isa: Isa, webs: Webs, victims: set[int], slots: dict
     for victim in sorted(victims):
         members = [v for v in range(len(webs.parent)) if webs.find(v) == victim]
         defs = [d for v in members for d in definitions.get(v, ())]
-        if len(defs) == 1 and defs[0].free:
+        if len(defs) == 1 and defs[0].free and lasts(defs[0], webs, victims, unspillable):
             home[members[0]] = defs[0]
             continue
         slot = len(slots)
@@ -293,6 +293,12 @@ def spill(program: Program, isa: Isa, webs: Webs, victims: set[int], slots: dict
         home |= dict.fromkeys(members, Addr(slot=slot))
     program.results = [(r, p, n) for r, p, n in program.results if r not in home]
     Spiller(program, isa, home, unspillable).run()
+
+
+def lasts(m: MInst, webs: Webs, victims: set[int], unspillable: set[int]) -> bool:
+    """Is the address `m` reads from (the argument table) in its register wherever m is repeated?"""
+    base = m.mem.base if m.mem is not None else -1
+    return base < 0 or not (webs.find(base) in victims or base in unspillable)
 
 
 class Spiller:
