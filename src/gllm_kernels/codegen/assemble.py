@@ -212,9 +212,9 @@ def untied_shift(m: MInst, dst: int) -> tuple:
     return (x86.IMUL_I, dst, m.srcs, None, 1 << m.imm) if m.imm <= 30 else ()
 
 
-# Sums and products that cannot overwrite an argument have three-operand forms.
+# Sums and products that cannot overwrite an argument have three-operand forms (sums of registers).
 UNTIED: dict[Ins, Callable[[MInst, int], tuple]] = {
-    x86.ADD: lambda m, dst: (x86.LEA, dst, (), Addr(m.srcs[0], m.srcs[1], 1, 0), None),
+    x86.ADD: lambda m, dst: () if m.mem else (x86.LEA, dst, (), Addr(m.srcs[0], m.srcs[1]), None),
     x86.ADD_I: lambda m, dst: (x86.LEA, dst, (), Addr(m.srcs[0], -1, 1, m.imm), None),
     x86.SHL: untied_shift,
 }
