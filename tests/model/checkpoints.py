@@ -40,9 +40,7 @@ def random_tensors(config: dict[str, object], seed: int = 0) -> dict[str, np.nda
     rng = np.random.default_rng(seed)
     shapes = tensor_shapes(parse_config(Fields(Path("config.json"), config)))
     return {
-        name: (
-            rng.normal(1.0 if len(shape) == 1 else 0.0, 0.1, shape).astype(np.float32)
-        )
+        name: (rng.normal(1.0 if len(shape) == 1 else 0.0, 0.1, shape).astype(np.float32))
         for name, shape in shapes.items()
     }
 
@@ -66,5 +64,7 @@ def write_checkpoint(
     config = SMALL | changes
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
-    save_file(random_tensors(config) if tensors is None else tensors, directory / "model.safetensors")
+    save_file(
+        random_tensors(config) if tensors is None else tensors, directory / "model.safetensors"
+    )
     return directory

@@ -23,7 +23,9 @@ class ReferenceEngine:
     def forward(self, tokens: np.ndarray, position: int, every_row: bool) -> np.ndarray:
         x = self.weights.embed[tokens].astype(np.float64)
         for index, layer in enumerate(self.weights.layers):
-            x = x + self.attend(index, layer, norm(x, layer.attn_norm, self.config.rms_eps), position)
+            x = x + self.attend(
+                index, layer, norm(x, layer.attn_norm, self.config.rms_eps), position
+            )
             h = norm(x, layer.ffn_norm, self.config.rms_eps)
             gate = h @ layer.w_gate.T
             x = x + (gate / (1 + np.exp(-gate)) * (h @ layer.w_up.T)) @ layer.w_down.T

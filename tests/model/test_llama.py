@@ -155,7 +155,9 @@ def test_nan_weights_and_unknown_architectures_do_not_load(tmp_path: Path) -> No
         Llama(write_checkpoint(tmp_path / "a", tensors), build=build)
     with pytest.raises(FormatError, match="BloomForCausalLM.*LlamaForCausalLM"):
         Llama(
-            write_checkpoint(tmp_path / "b", random_tensors(SMALL), architectures=["BloomForCausalLM"]),
+            write_checkpoint(
+                tmp_path / "b", random_tensors(SMALL), architectures=["BloomForCausalLM"]
+            ),
             build=build,
         )
 
@@ -269,7 +271,13 @@ def test_stats_as_a_line() -> None:
     stats = Stats(0.5, 0.25, 2, 3_000_000_000, Pace(10, 2.0), Pace(40, 8.0))
     assert stats.read_gb_s == 15.0
     line = str(stats)
-    for part in ("load 0.50 s", "compile 0.25 s", "prefill 5.0 t/s", "decode 5.0 t/s", "15.00 GB/s"):
+    for part in (
+        "load 0.50 s",
+        "compile 0.25 s",
+        "prefill 5.0 t/s",
+        "decode 5.0 t/s",
+        "15.00 GB/s",
+    ):
         assert part in line
     assert "peak" in line and "\n" not in line
     assert "0 tokens" in str(Stats(0.0, 0.0, 1, 1))

@@ -47,13 +47,28 @@ def test_rope_theta_in_any_place(table: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "value", "remedy"),
     [
-        ({"architectures": ["GPT2LMHeadModel"]}, "architectures", "GPT2LMHeadModel", "LlamaForCausalLM"),
+        (
+            {"architectures": ["GPT2LMHeadModel"]},
+            "architectures",
+            "GPT2LMHeadModel",
+            "LlamaForCausalLM",
+        ),
         ({"architectures": ..., "model_type": "mamba"}, "model_type", "mamba", "LlamaForCausalLM"),
         ({"architectures": []}, "architectures", "[]", "LlamaForCausalLM"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_type", "llama3", "default"),
+        (
+            {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+            "rope_type",
+            "llama3",
+            "default",
+        ),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling.type", "linear", "default"),
         ({"rope_scaling": [1]}, "rope_scaling", "[1]", "object"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters.rope_type", "yarn", "default"),
+        (
+            {"rope_parameters": {"rope_type": "yarn"}},
+            "rope_parameters.rope_type",
+            "yarn",
+            "default",
+        ),
         ({"hidden_act": "gelu"}, "hidden_act", "gelu", "silu"),
         ({"attention_bias": True}, "attention_bias", "true", "without"),
         ({"mlp_bias": True}, "mlp_bias", "true", "without"),

@@ -39,7 +39,8 @@ def texts() -> list[str]:
     for _ in range(1500):
         some.append(
             "".join(
-                rng.choice(ASSIGNED if rng.random() < 0.3 else COMMON) for _ in range(rng.randint(0, 40))
+                rng.choice(ASSIGNED if rng.random() < 0.3 else COMMON)
+                for _ in range(rng.randint(0, 40))
             )
         )
     return some
@@ -65,7 +66,10 @@ def byte_level(cuts: str | None, **options: object) -> dict[str, object]:
     pre = tokenizers.pre_tokenizers
     steps = [pre.ByteLevel(add_prefix_space=False, **options)]
     if cuts is not None:
-        steps = [pre.Split(tokenizers.Regex(cuts), "isolated"), pre.ByteLevel(False, use_regex=False)]
+        steps = [
+            pre.Split(tokenizers.Regex(cuts), "isolated"),
+            pre.ByteLevel(False, use_regex=False),
+        ]
     return trained(pre_tokenizer=pre.Sequence(steps), decoder=tokenizers.decoders.ByteLevel())
 
 
@@ -116,7 +120,7 @@ KINDS = {
     "prefix space":    lambda: trained(pre_tokenizer=tokenizers.pre_tokenizers.ByteLevel(True),
                                        decoder=tokenizers.decoders.ByteLevel()),
     "llama 3":         lambda: byte_level(LLAMA3),
-    "whole words":     lambda: (m := byte_level(LLAMA3)) | {"model": m["model"] | {"ignore_merges": True}},
+    "whole words":     lambda: change(byte_level(LLAMA3), ("model", "ignore_merges"), True),
     "digits":          lambda: trained(decoder=tokenizers.decoders.ByteLevel(),
                                        pre_tokenizer=tokenizers.pre_tokenizers.Sequence([
                                            tokenizers.pre_tokenizers.Digits(True),
@@ -264,7 +268,7 @@ def change(values: object, path: tuple[object, ...], value: object) -> object:
     ("path", "value", "words"),
     [
         (("model",), None, "model"),
-        (("model", "vocab"), {"a": -1}, 'model.vocab.a is -1'),
+        (("model", "vocab"), {"a": -1}, "model.vocab.a is -1"),
         (("model", "vocab"), {"a": 1, "b": 1}, "one id"),
         (("model", "merges"), [["a"]], "merges[0]"),
         (("model", "merges"), ["a b c"], "merges[0]"),

@@ -157,7 +157,9 @@ def test_missing_and_doubled_files(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("shard", ["../a.safetensors", "/etc/passwd", "a.bin", "", "x\\a.safetensors", 3])
+@pytest.mark.parametrize(
+    "shard", ["../a.safetensors", "/etc/passwd", "a.bin", "", "x\\a.safetensors", 3]
+)
 def test_an_index_stays_in_its_directory(tmp_path: Path, shard: object) -> None:
     write_checkpoint(tmp_path)
     index = tmp_path / "model.safetensors.index.json"
@@ -170,7 +172,7 @@ def test_an_index_that_lies(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"no.such": "model.safetensors"}}))
-    with pytest.raises(FormatError, match="no tensor \"no.such\""):
+    with pytest.raises(FormatError, match='index.json: model.safetensors has no tensor "no.such"'):
         load(tmp_path)
     index.write_text(json.dumps({"weight_map": {"x": "gone.safetensors"}}))
     with pytest.raises(FormatError, match="gone.safetensors"):
@@ -225,6 +227,13 @@ def test_zero_sized_and_unaligned_tensors(tmp_path: Path) -> None:
         assert file.array("b").shape == (0, 4)
 
 
+def test_a_directory_in_place_of_a_file(tmp_path: Path) -> None:
+    (write_checkpoint(tmp_path) / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(FormatError, match="model.safetensors: cannot be mapped: .*directory"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("size", [0, 1, 7, 8])
 def test_files_too_short_for_a_header(tmp_path: Path, size: int) -> None:
     path = tmp_path / "x.safetensors"
@@ -254,7 +263,7 @@ def test_mutated_headers_load_or_are_refused(tmp_path: Path) -> None:
     for _ in range(400):
         mutated = bytearray(whole)
         for _ in range(rng.randint(1, 3)):
-            mutated[rng.randrange(header)] = rng.choice(b'0123456789{}[]",:FBx\xff\0') 
+            mutated[rng.randrange(header)] = rng.choice(b'0123456789{}[]",:FBx\xff\0')
         path.write_bytes(mutated)
         try:
             weights = load_weights(tmp_path, config)

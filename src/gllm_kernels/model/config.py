@@ -62,9 +62,9 @@ def _null_or(*values: object) -> Callable[[object], bool]:
 # fmt: off
 REFUSALS = (
     Refusal("hidden_act", _null_or("silu"), 'only "silu" is supported'),
-    Refusal("attention_bias", _null_or(False), "biases in attention are not supported; use a checkpoint without them"),
-    Refusal("mlp_bias", _null_or(False), "biases in the feed-forward part are not supported; use a checkpoint without them"),
-    Refusal("quantization_config", _null_or(), "quantised checkpoints are not supported; use the f32, f16 or bf16 one"),
+    Refusal("attention_bias", _null_or(False), "biases are not supported; use a model without"),
+    Refusal("mlp_bias", _null_or(False), "biases are not supported; use a model without"),
+    Refusal("quantization_config", _null_or(), "quantised; use the f32, f16 or bf16 checkpoint"),
     Refusal("partial_rotary_factor", _null_or(1, 1.0), "only full rotation (1.0) is supported"),
 )
 # fmt: on

@@ -89,7 +89,7 @@ def shown(value: object) -> str:
 
 
 def unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object's pairs; a repeated key is an error, because readers disagree on which one counts."""
+    """An object's pairs; a repeated key is an error: readers disagree on which one counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()

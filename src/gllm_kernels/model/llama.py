@@ -29,6 +29,7 @@ from .weights import LlamaWeights, Progress, load_weights
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
+TAKEN = "another call took over this model's context; use one Llama for each text"
 TINY = Path(__file__).parent / "tiny"  # the checkpoint that ships with the package
 
 
@@ -106,7 +107,7 @@ class Llama:
     # --- logits ---------------------------------------------------------------------------------
 
     def logits(self, tokens: Sequence[int]) -> F32:
-        """Logits [len(tokens), vocab] of a fresh text: row i predicts the token behind tokens[i]."""
+        """Logits [len(tokens), vocab] of a fresh text: row i predicts the token behind i."""
         ids = self._check_tokens("tokens", tokens)
         self._check_room("tokens", len(ids), 0)
         return self._forward(self._new_text(), ids, every_row=True)
@@ -194,7 +195,7 @@ class Llama:
             part = ids[start : start + self.n_batch]
             with self._lock:
                 if text != self._text:
-                    raise GllmError("another call took over this model's context; use one Llama each")
+                    raise GllmError(TAKEN)
                 self._check_room("tokens", len(part), self._position)
                 rows.append(self._engine.forward(part, self._position, every_row).copy())
                 self._position += len(part)
@@ -207,7 +208,8 @@ class Llama:
         if not ids.size:
             raise ShapeError(f"{name} is empty: give at least one token, such as the text '\\n'")
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise ShapeError(f"{name}: expected a sequence of token ids, got {ids.dtype}{ids.shape}")
+            found = f"{ids.dtype}{ids.shape}"
+            raise ShapeError(f"{name}: expected a sequence of token ids, got {found}")
         bad = np.flatnonzero((ids < 0) | (ids >= self.config.vocab_size))
         if bad.size:
             raise ShapeError(
@@ -219,10 +221,10 @@ class Llama:
     def _check_room(self, name: str, count: int, position: int) -> None:
         if position + count > self.n_ctx:
             used = f" behind {position} in the context" if position else ""
-            raise ShapeError(
-                f"{name} needs room for {count} tokens{used}, n_ctx is {self.n_ctx}: shorten it"
-                + (f", or load with n_ctx up to {self.config.context}" if self.n_ctx < self.config.context else "")
-            )
+            most = self.config.context
+            grow = f", or load with n_ctx up to {most}" if self.n_ctx < most else ""
+            need = f"{name} needs room for {count} tokens{used}"
+            raise ShapeError(f"{need}, n_ctx is {self.n_ctx}: shorten it{grow}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ class Stats:
             f"peak {peak / 2**20:.0f} MiB" if peak else "peak unknown",
             f"{self.threads} thread{'s' * (self.threads != 1)}",
         )
-        return " | ".join(parts)
+        # without its number a random seed could not be used again
+        return " | ".join(parts + ((f"seed {self.seed}",) if self.seed is not None else ()))
 
 
 def _pace(pace: Pace) -> str:

@@ -80,7 +80,8 @@ class Tokenizer:
         """The text of `ids`; special tokens are left out, broken UTF-8 becomes U+FFFD."""
         for id in ids:
             if not 0 <= id < len(self.pieces):
-                raise ShapeError(f"token id {id}: the tokenizer has ids 0 to {len(self.pieces) - 1}")
+                last = len(self.pieces) - 1
+                raise ShapeError(f"token id {id}: the tokenizer has ids 0 to {last}")
         stream = self.stream()
         text = "".join([stream.push(int(id)) for id in ids]) + stream.end()
         return text[_spaces(text, self.strip) :]

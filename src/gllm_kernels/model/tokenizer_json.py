@@ -133,6 +133,9 @@ def read_bytes_of(model: Fields, vocab: dict[str, int]) -> tuple[int, ...] | Non
     return tuple(vocab[name] for name in names)
 
 
+ADDED_FLAGS = ("lstrip", "rstrip", "normalized", "special")
+
+
 def read_added(fields: Fields, vocab: dict[str, int]) -> list[AddedToken]:
     if fields.get("added_tokens") is None:
         return []
@@ -142,7 +145,7 @@ def read_added(fields: Fields, vocab: dict[str, int]) -> list[AddedToken]:
             fields.refuse("added_tokens", "expected an array of objects")
         row = Fields(fields.path, values, f"added_tokens[{place}].")
         only(row, single_word=False)
-        flags = {name: row.flag(name, False) for name in ("lstrip", "rstrip", "normalized", "special")}
+        flags = {name: row.flag(name, False) for name in ADDED_FLAGS}
         token = AddedToken(row.integer("id", 0, MAX_TOKENS), row.text("content"), **flags)
         if vocab.get(token.content, token.id) != token.id:
             row.refuse("id", f"model.vocab gives {shown(token.content)} another")
@@ -336,7 +339,7 @@ def fallback_pieces(part: Fields) -> Pieces:
         elif kinds[-1] == "Strip":
             only(step, content=" ", stop=0)
             strip = step.integer("start", 0, 16)
-    if kinds not in (["Replace", "ByteFallback", "Fuse"], ["Replace", "ByteFallback", "Fuse", "Strip"]):
+    if kinds[:3] != ["Replace", "ByteFallback", "Fuse"] or kinds[3:] not in ([], ["Strip"]):
         raise Unfamiliar(f"{part.where}decoders {shown(kinds)}")
 
     def piece(token: str) -> bytes:

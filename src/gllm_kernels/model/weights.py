@@ -21,6 +21,8 @@ from .fields import LAYOUT, read_object, shown
 from .tensorfile import AGAIN, Entry, TensorFile, open_tensors
 
 F32 = NDArray[np.float32]
+Homes = dict[str, TensorFile]  # tensor name -> the file that holds it
+Shapes = dict[str, tuple[int, ...]]
 Progress = Callable[[int, int], object]  # (bytes done, bytes in all); False cancels
 CHUNK = 1 << 20  # values looked at in one go: 4 MB of f32, about a core's share of cache
 
@@ -74,7 +76,7 @@ EMBED, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.w
 DERIVED_SUFFIX = "rotary_emb.inv_freq"
 
 
-def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(config: LlamaConfig) -> Shapes:
     """Every tensor the model needs, with its shape."""
     sizes = {
         "V": config.vocab_size,
@@ -120,15 +122,15 @@ def assemble(loaded: dict[str, F32], config: LlamaConfig) -> LlamaWeights:
     return LlamaWeights(loaded[EMBED], layers, loaded[NORM], head)
 
 
-def find_tensors(directory: Path) -> dict[str, TensorFile]:
-    """Tensor name -> the file that holds it: by the index where there is one, else all files."""
+def find_tensors(directory: Path) -> Homes:
+    """By the index where there is one, else in all files."""
     index = directory / "model.safetensors.index.json"
     if index.exists():
         return find_indexed(directory, index)
     paths = sorted(directory.glob("*.safetensors"))
     if not paths:
         raise FormatError(f"{directory}: no *.safetensors; a model directory holds {LAYOUT}")
-    homes: dict[str, TensorFile] = {}
+    homes: Homes = {}
     for file in map(open_tensors, paths):
         for name, entry in file.entries.items():
             if name in homes:
@@ -137,10 +139,10 @@ def find_tensors(directory: Path) -> dict[str, TensorFile]:
     return homes
 
 
-def find_indexed(directory: Path, index: Path) -> dict[str, TensorFile]:
+def find_indexed(directory: Path, index: Path) -> Homes:
     places = read_object(index).nested("weight_map")
     files: dict[str, TensorFile] = {}
-    homes = {}
+    homes: Homes = {}
     for name in places.values:
         shard = places.text(name)
         # a file beside the index: an index must not reach out of its directory
@@ -149,14 +151,12 @@ def find_indexed(directory: Path, index: Path) -> dict[str, TensorFile]:
         if shard not in files:
             files[shard] = open_tensors(directory / shard)
         if name not in files[shard].entries:
-            raise FormatError(f"{files[shard].path}: no tensor {shown(name)}, though {index} says so")
+            raise FormatError(f"{index}: {shard} has no tensor {shown(name)}; {AGAIN}")
         homes[name] = files[shard]
     return homes
 
 
-def check_names(
-    directory: Path, homes: dict[str, TensorFile], shapes: dict[str, tuple[int, ...]], config: LlamaConfig
-) -> None:
+def check_names(directory: Path, homes: Homes, shapes: Shapes, config: LlamaConfig) -> None:
     """Nothing may be missing, and nothing may be left over that could have changed the result."""
     missing = [name for name in shapes if name not in homes]
     if missing:

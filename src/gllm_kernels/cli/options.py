@@ -1,0 +1,149 @@
+"""What can be typed: commands, options, and their help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from .. import __version__
+from ..config import describe
+from ..errors import GllmError
+
+
+class UsageError(GllmError):
+    """A command line that cannot be read."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """`options.command(options)` is what to run."""
+    return parser().parse_args(arguments)
+
+
+def command(module: str, name: str) -> Callable[[argparse.Namespace], int]:
+    """A command whose module is imported when it runs: --help and typing errors stay quick."""
+
+    def run(options: argparse.Namespace) -> int:
+        return getattr(import_module(f".{module}", __package__), name)(options)
+
+    return run
+
+
+def environment() -> str:
+    rows = [f"  {variable}={values}\n      {meaning}" for variable, values, meaning in describe()]
+    return "\n".join(["environment:", *rows])
+
+
+def parser() -> Parser:
+    main = Parser(
+        prog="gllm-kernels",
+        description="Language models on CPUs, by code compiled from scalar C functions.",
+        epilog=environment(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    main.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = main.add_subparsers(metavar="COMMAND", required=True)
+    for add in (add_run, add_info, add_lift, add_plan, add_disasm):
+        made = add(commands)
+        made.add_argument(
+            "-v", "--verbose", action="store_true", help="show the traceback of an error"
+        )
+    return main
+
+
+Commands = argparse._SubParsersAction  # the type has no public name
+
+
+def new(commands: Commands, name: str, summary: str, run: Callable, **more: object) -> Parser:
+    made = commands.add_parser(name, help=summary, description=summary, **more)
+    made.set_defaults(command=run)
+    return made
+
+
+# fmt: off
+RUN_GROUPS = {  # flags, type, default, metavar, help; names and defaults as in llama.cpp
+    "model": (
+        (("-m", "--model"), str, None, "DIR", "checkpoint (default: the tiny model of this package)"),
+        (("-c", "--ctx-size"), int, 0, "N", "context in tokens; 0: as the model was trained"),
+        (("-t", "--threads"), int, None, "N", "threads (default: GLLM_THREADS, else by cores and quota)"),
+    ),
+    "sampling": (
+        (("-n", "--n-predict"), int, -1, "N", "tokens to generate; -1: until the context is full"),
+        (("--temp",), float, 0.8, "X", "temperature; 0: greedy"),
+        (("--top-k",), int, 40, "N", "keep the N likeliest tokens; 0: all"),
+        (("--top-p",), float, 0.95, "X", "keep tokens up to this total probability; 1: all"),
+        (("--min-p",), float, 0.05, "X", "drop tokens below X times the likeliest; 0: none"),
+        (("--repeat-penalty",), float, 1.0, "X", "divide the odds of the last 64 tokens; 1: off"),
+        (("-s", "--seed"), int, -1, "N", "seed of the sampling; -1: a random one"),
+    ),
+}
+# fmt: on
+
+
+def add_run(commands: Commands) -> Parser:
+    summary = "continue a text"
+    made = new(commands, "run", summary, command("run", "run"), epilog=environment(),
+               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    add_prompt(made.add_argument_group("prompt"))
+    for title, rows in RUN_GROUPS.items():
+        group = made.add_argument_group(title)
+        for flags, kind, default, metavar, meaning in rows:
+            shown = "" if default is None else f" (default: {default})"
+            group.add_argument(
+                *flags, type=kind, default=default, metavar=metavar, help=meaning + shown
+            )
+    return made
+
+
+def add_prompt(group: argparse._ArgumentGroup) -> None:
+    either = group.add_mutually_exclusive_group()
+    either.add_argument("-p", "--prompt", metavar="TEXT", help="text to continue")
+    either.add_argument("-f", "--file", metavar="FILE", help="file to continue; - is stdin")
+    group.add_argument(
+        "-e", "--escape", action=argparse.BooleanOptionalAction, default=True,
+        help=r"read \n, \t, \r, \', \", \\, \xHH in TEXT as escapes (default: on)",
+    )  # fmt: skip
+    group.add_argument(
+        "--display-prompt", action=argparse.BooleanOptionalAction, default=True,
+        help="print the prompt before its continuation (default: on)",
+    )  # fmt: skip
+
+
+def add_info(commands: Commands) -> Parser:
+    summary = "show what was found of this machine and what is used of it"
+    return new(commands, "info", summary, command("info", "info"))
+
+
+def add_lift(commands: Commands) -> Parser:
+    summary = "show what a compiled C function computes"
+    made = new(commands, "lift", summary, command("look", "lift"))
+    made.add_argument("file", metavar="FILE", help="shared library or object file")
+    made.add_argument(
+        "declaration", metavar="DECLARATION",
+        help="its C declaration: 'void mish(const float *x, float *out, size_t n)'",
+    )  # fmt: skip
+    return made
+
+
+def add_plan(commands: Commands) -> Parser:
+    summary = "show what is fused in a model, and why"
+    return add_model(new(commands, "plan", summary, command("look", "plan")))
+
+
+def add_disasm(commands: Commands) -> Parser:
+    summary = "show a model's machine code beside the operations it came from"
+    return add_model(new(commands, "disasm", summary, command("look", "disasm")))
+
+
+def add_model(made: Parser) -> Parser:
+    flags, _, _, metavar, meaning = RUN_GROUPS["model"][0]
+    made.add_argument(*flags, metavar=metavar, help=meaning)
+    return made
