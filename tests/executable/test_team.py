@@ -83,6 +83,15 @@ def test_team_grows_stops_and_starts_again(team: Team) -> None:
     table.check(team, 2)
 
 
+def test_threads_end_with_the_last_reference_to_their_team() -> None:
+    before = len(os.listdir("/proc/self/task"))
+    made = Team(4)
+    Table(3, 20, 2).check(made, 4)
+    assert len(os.listdir("/proc/self/task")) == before + 3
+    del made
+    assert len(os.listdir("/proc/self/task")) == before
+
+
 def test_concurrent_callers_take_turns(team: Team) -> None:
     tables = [Table(10, 40 + i, 4) for i in range(4)]
     failures = []

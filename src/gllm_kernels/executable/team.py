@@ -8,10 +8,10 @@ child, which inherits memory but no threads, and is joined at exit.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -109,6 +109,7 @@ class Team:
         self._lock = threading.Lock()
         self.address = self._memory.ctypes.data
         self.size = 1
+        weakref.finalize(self, _end, self._memory, os.getpid())
         self.grow(threads)
 
     def grow(self, threads: int) -> int:
@@ -140,6 +141,13 @@ class Team:
         self.size = 1
 
 
+def _end(memory: np.ndarray, owner: int) -> None:
+    """The last reference to a team went, or the process exits: its parked threads must not wake
+    in memory that is no longer theirs. A forked child has the memory but not the threads."""
+    if os.getpid() == owner:
+        runtime().team_stop(memory.ctypes.data)
+
+
 _teams: list[Team] = []
 _teams_lock = threading.Lock()
 
@@ -160,10 +168,4 @@ def _forget() -> None:
     _teams.clear()
 
 
-def _stop() -> None:
-    for team in _teams:
-        team.stop()
-
-
 os.register_at_fork(after_in_child=_forget)
-atexit.register(_stop)
