@@ -41,7 +41,7 @@ FEATURES: dict[str, tuple[int, int, int, int]] = {
     "avx512dq":    (7, 0, 1, 17),
     "avx512bw":    (7, 0, 1, 30),
     "avx512vl":    (7, 0, 1, 31),
-    "avx512_vbmi": (7, 0, 2, 1),
+    "avx512vbmi":  (7, 0, 2, 1),
     "avx512_vnni": (7, 0, 2, 11),
     "avx512_bf16": (7, 1, 0, 5),
     "avx_vnni":    (7, 1, 0, 4),
