@@ -11,6 +11,7 @@ The same compiler gives the same bytes: no debug data, no paths, no time stamps.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -50,9 +51,17 @@ def targets() -> dict[str, Target]:
     }
 
 
+def digest(target: Target) -> str:
+    """What the object carries to tell which sources it was compiled from."""
+    headers = sorted(p.name for p in SCALAR.glob("*.h"))
+    content = b"".join((SCALAR / name).read_bytes() for name in (*target.sources, *headers))
+    return hashlib.sha256(content + " ".join(target.flags).encode()).hexdigest()
+
+
 def build(target: Target, out: Path, cc: str = "gcc") -> Path:
     """Compile one target; the C text comes on standard input, so no path enters the object."""
     text = "".join(f'#include "{name}"\n' for name in target.sources)
+    text += f'const char gk_sources[] = "{digest(target)}";\n'
     path = out / target.name
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = [*COMMON_FLAGS, *target.flags]

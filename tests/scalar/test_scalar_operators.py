@@ -38,8 +38,8 @@ def close(got: np.ndarray, want: np.ndarray) -> None:
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
 
 
-SIGMOID = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
-GELU = lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))  # noqa: E731
+SIGMOID = lambda x: 1 / (1 + np.exp(-x))
+GELU = lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 MAPS = {
     "silu": lambda x: x * SIGMOID(x),
     "gelu": GELU,

@@ -25,6 +25,7 @@ from ..trace.affine import Affine
 from .buffers import aligned_bytes
 from .team import process_team, thread_count
 
+ZERO = Affine()
 ONE = Affine.const(1)
 ONE_TILE = 1 << 62  # a grain that is never exceeded: the step is not divided
 
@@ -38,7 +39,7 @@ class BufferSpec:
 
     name: str
     kind: str = "external"
-    size: Affine = Affine()
+    size: Affine = ZERO
     itemsize: int = 4
     array: np.ndarray | None = None
     also: tuple[Affine, ...] = ()
@@ -49,7 +50,7 @@ class PointerSlot:
     """Address of element `offset` of a buffer, given by its position in `Program.buffers`."""
 
     buffer: int
-    offset: Affine = Affine()
+    offset: Affine = ZERO
     itemsize: int = 4
 
 
@@ -82,7 +83,7 @@ class Step:
     units: Affine = ONE
     grain: int = ONE_TILE
     name: str = ""
-    scratch: Affine = Affine()
+    scratch: Affine = ZERO
 
 
 @dataclass(eq=False)

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 
 from ..errors import CompileError
 from ..trace.affine import Affine
-from .program import ONE, ONE_TILE, FloatSlot, IntSlot, PointerSlot, Slot, Step
+from .program import ONE, ONE_TILE, ZERO, FloatSlot, IntSlot, PointerSlot, Slot, Step
 from .runtime import runtime
 
 MAX_INTEGERS, MAX_FLOATS, MAX_RANK = 14, 8, 5
 RESULT_KINDS = {"void": 0, "float": 1, "int64_t": 2}
-
-_ZERO = Affine()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class ScalarCall:
     arguments: tuple[Slot, ...]
     returns: str = "void"
     result: PointerSlot | None = None
-    result_step: Affine = _ZERO
+    result_step: Affine = ZERO
     steps: tuple[Affine, ...] = ()
     units: Affine = ONE
     name: str = ""
@@ -99,7 +97,7 @@ class StridedCopy:
             raise CompileError(f"{self.name}: every one of the {rank} extents has two strides")
         lead = MAX_RANK - rank
         rows = [(ONE,) * lead + self.extents]
-        rows += [(_ZERO,) * lead + s for s in (self.source_strides, self.to_strides)]
+        rows += [(ZERO,) * lead + s for s in (self.source_strides, self.to_strides)]
         units = ONE
         for extent in self.extents[:-1]:
             units = units * extent
