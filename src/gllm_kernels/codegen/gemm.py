@@ -62,7 +62,7 @@ def layout_of(product: Contraction, isa: Isa, params: TuningParams) -> Layout:
     """Scratch of one thread; without a packed path the sums of the streaming ones."""
     p = params
     tile = 4 * p.mr * p.nr
-    streaming = tile + gemv.scratch_bytes(isa.lanes, p.few)
+    streaming = tile + gemv.scratch_bytes(p.few)
     if _always_few(product):
         return Layout(0, tile, 0, 0, 0, streaming)
     b = streaming + _aligned(block_bytes(p.kc, p.mc, p.mr, isa.lanes))

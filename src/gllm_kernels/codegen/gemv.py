@@ -3,7 +3,8 @@
 dot      B[j, r] with r contiguous: lanes along r, one accumulator per (column, row), a horizontal
          sum at the end. 8 columns at a time, because 8 chains of FMAs hide its latency of 4 cycles
          at 2 per cycle.
-columns  B[r, j] with j contiguous: lanes along j, each element of A in all lanes.
+columns  B[r, j] with j contiguous: lanes along j, each element of A in all lanes; a few rows of B
+         are added to the sums from end to end.
 
 The order of a sum depends on r and the lanes only: neither the tile, the number of rows nor the
 range of units changes a bit.
@@ -18,14 +19,16 @@ GROUP = 8  # columns of B that `dot` reads side by side for one row
 HALF = 4  # and for several rows
 BLOCK = 64  # columns of sums kept for one epilogue
 LINE = 64  # bytes of a cache line
-AHEAD = 32  # rows of B that `columns` prefetches ahead
+TALL = 4  # rows that `columns` takes together
+SUMS = 4096  # floats of sums that `columns` keeps in the 1st-level cache
 
 Values = tuple[Value, ...]
+Offsets = tuple[tuple[Value, int], ...]
 
 
-def scratch_bytes(site_lanes: int, few: int) -> int:
-    """Rows of sums: `few` and a tile more of BLOCK columns, or a tile of the widest columns."""
-    return 4 * max((few + 4) * BLOCK, 4 * 4 * site_lanes, 16 * site_lanes)
+def scratch_bytes(few: int) -> int:
+    """`dot`: BLOCK columns of `few` rows and a tile more; `columns`: SUMS."""
+    return 4 * max((few + TALL) * BLOCK, SUMS)
 
 
 # -- dot -------------------------------------------------------------------------------------------
@@ -78,32 +81,33 @@ def _tile(site: Site, column: Value, wide: int, i: Value, tall: int, target: Val
     b, k = site.build, site.k
     rows = _rows(site, i, tall)
     quads = tuple(column + site.line(site.product.b) * q for q in range(0, wide, 4))
-    _offsets(site)  # computed here, outside the loops that use them
+    offsets = _multiples(site, site.line(site.product.b))
     sums = (b.const(0.0),) * (wide * tall)
     whole = b.int(0)
     if following is not None:
         steps = 4 if tall == 1 else 2
         whole = k & -(steps * b.lanes)
-        quads, sums = _steady(site, whole, steps, rows, quads, sums, following)
+        quads, sums = _steady(site, whole, steps, rows, quads, offsets, sums,
+                              following)
     with b.loop(whole, k, b.lanes, *quads, *sums, name="dot tail") as tail:
         mask = b.emit(K.FIRST, k - tail.iv)
         moving, acc = tail.phis[:len(quads)], tail.phis[len(quads):]
-        acc = _step(site, tail.iv, moving, rows, acc, 0, mask)
+        acc = _step(site, tail.iv, moving, offsets, rows, acc, 0, mask)
         tail.yields(*(q + 4 * b.lanes for q in moving), *acc)
     for number, value in enumerate(tail.results[len(quads):]):
         at = 4 * (number % tall * BLOCK + number // tall)
         b.emit(K.STORE1, target, b.int(0), b.emit(K.HSUM, value), imm=Mem(4, at))
 
 
-def _steady(site: Site, whole: Value, steps: int, rows: list[Value], quads: Values, sums: Values,
-            following: Value) -> tuple[Values, Values]:
+def _steady(site: Site, whole: Value, steps: int, rows: list[Value], quads: Values,
+            offsets: Offsets, sums: Values, following: Value) -> tuple[Values, Values]:
     """The part of r that fills `steps` vectors per round, and the prefetch beside it."""
     b, count = site.build, len(quads)
     stretch = 4 * b.lanes * steps * (len(sums) // len(rows))
     with b.loop(0, whole, steps * b.lanes, *quads, following, *sums, name="dot k") as loop:
         moving, far, acc = loop.phis[:count], loop.phis[count], loop.phis[count + 1:]
         for u in range(steps):
-            acc = _step(site, loop.iv, moving, rows, acc, 4 * b.lanes * u, None)
+            acc = _step(site, loop.iv, moving, offsets, rows, acc, 4 * b.lanes * u, None)
         _prefetch(site, far, b.int(0), stretch)
         loop.yields(*(q + 4 * b.lanes * steps for q in moving), far + stretch, *acc)
     return loop.results[:count], loop.results[count + 1:]
@@ -118,10 +122,10 @@ def _rows(site: Site, i: Value, tall: int) -> list[Value]:
     return [site.start(a) + number * site.line(a) for number in numbers]
 
 
-def _step(site: Site, r: Value, quads: Values, rows: list[Value], acc: Values, disp: int,
-          mask: Value | None) -> Values:
+def _step(site: Site, r: Value, quads: Values, offsets: Offsets, rows: list[Value], acc: Values,
+          disp: int, mask: Value | None) -> Values:
     """One vector along r of every row and every column: acc[column*tall + row] += a*b."""
-    b, tall, offsets = site.build, len(rows), _offsets(site)
+    b, tall = site.build, len(rows)
     left = [b.load(row, r, disp=disp, mask=mask) for row in rows]
     out: list[Value] = []
     for c in range(len(acc) // tall):
@@ -131,10 +135,10 @@ def _step(site: Site, r: Value, quads: Values, rows: list[Value], acc: Values, d
     return tuple(out)
 
 
-def _offsets(site: Site) -> tuple[tuple[Value, int], ...]:
-    """0, 1, 2, 3 lines as index and scale: two registers address four columns."""
-    line = site.line(site.product.b)
-    return (site.build.int(0), 1), (line, 1), (line, 2), (line * 3, 1)
+def _multiples(site: Site, step: Value) -> Offsets:
+    """0, 1, 2, 3 steps as index and scale: two registers address four lines. Call it outside the
+    loop that uses them."""
+    return (site.build.int(0), 1), (step, 1), (step, 2), (step * 3, 1)
 
 
 def _prefetch(site: Site, base: Value, index: Value, stretch: int) -> None:
@@ -145,52 +149,70 @@ def _prefetch(site: Site, base: Value, index: Value, stretch: int) -> None:
 
 # -- columns ---------------------------------------------------------------------------------------
 def columns(site: Site, target: Value) -> None:
-    """One row: as many columns as registers hold, then narrower. More rows: tiles of 4 rows."""
+    """One row, or tiles of TALL rows, against as many columns as their sums fit."""
     b = site.build
-    wide, narrow = (16, 4) if b.lanes == 16 else (8, 4)
-    if site.product.m.constant == 1:
-        _one_row(site, target, wide, narrow)
-        return
-    with b.when_less(site.m, 2):
-        _one_row(site, target, wide, narrow)
-    vectors = 4 if b.lanes == 16 else 2
-    with b.when_less(1, site.m):
-        width = vectors * b.lanes
-        with (b.loop(site.lo, site.hi, width, name="columns") as j,
-              b.loop(0, site.m, 4, name="columns rows") as i):
-            _strip(site, j.iv, vectors, i.iv, 4, target, masked=True)
+    if site.product.m.constant != 1:
+        with b.when_less(1, site.m):
+            _sweep(site, target, TALL, 4 if b.lanes == 16 else 2)
+        with b.when_less(site.m, 2):
+            _sweep(site, target, 1, GROUP)
+    else:
+        _sweep(site, target, 1, GROUP)
 
 
-def _one_row(site: Site, target: Value, wide: int, narrow: int) -> None:
-    b, zero = site.build, site.build.int(0)
-    end = site.lo + ((site.hi - site.lo) & -(wide * b.lanes))
-    with b.loop(site.lo, end, wide * b.lanes, name="columns wide") as j:
-        _strip(site, j.iv, wide, zero, 1, target, masked=False)
-    with b.loop(end, site.hi, narrow * b.lanes, name="columns narrow") as j:
-        _strip(site, j.iv, narrow, zero, 1, target, masked=True)
+def _sweep(site: Site, target: Value, tall: int, deep: int) -> None:
+    """All tiles of `tall` rows, `deep` terms at a time; then the terms that are left, one by one."""
+    b, k, width = site.build, site.k, SUMS // tall
+    step = site.depth(site.product.b)
+    with (b.loop(site.lo, site.hi, width, name="columns") as j,
+          b.loop(0, site.m, tall, name="columns rows") as i):
+        wide = b.emit(K.IMIN, site.hi - j.iv, b.int(width))
+        rows = _rows(site, i.iv, tall)
+        with b.loop(0, wide, b.lanes, target, name="columns zero") as zero:
+            for t in range(tall):
+                b.store(zero.phis[0], b.int(0), b.const(0.0), disp=4 * width * t)
+            zero.yields(zero.phis[0] + 4 * b.lanes)
+        whole = k & -deep
+        start = site.start(site.product.b) + j.iv * 4
+        with b.loop(0, whole, deep, start, name="columns deep") as r:
+            _terms(site, r.phis[0], rows, r.iv, deep, wide, target)
+            r.yields(r.phis[0] + step * deep)
+        with b.loop(whole, k, 1, r.results[0], name="columns rest") as r:
+            _terms(site, r.phis[0], rows, r.iv, 1, wide, target)
+            r.yields(r.phis[0] + step)
+        tall_here = b.emit(K.IMIN, site.m - i.iv, b.int(tall))
+        finish(site, target, 4 * width, i.iv, tall_here, j.iv, wide)
 
 
-def _strip(site: Site, j: Value, vectors: int, i: Value, tall: int, target: Value,
-           masked: bool) -> None:
-    """Sums of `tall` rows from i on and `vectors` vectors of columns from j on, then the stores."""
+def _terms(site: Site, line: Value, rows: list[Value], r: Value, deep: int, wide: Value,
+           target: Value) -> None:
+    """sums[row][j] += a[row][r + d] * b[r + d][j] for d < deep, in this order, and all columns.
+
+    Every row of B is read from end to end, so the hardware prefetches it; the sums stay in the
+    1st-level cache.
+    """
     b, lanes = site.build, site.build.lanes
-    left, step = site.hi - j, site.depth(site.product.b)
-    masks = [b.emit(K.FIRST, left - v * lanes) if masked else None for v in range(vectors)]
-    rows = _rows(site, i, tall)
-    sums = [b.const(0.0)] * (tall * vectors)
-    far = step * AHEAD
-    with b.loop(0, site.k, 1, site.start(site.product.b) + j * 4, *sums, name="columns k") as loop:
-        at, acc = loop.phis[0], loop.phis[1:]
-        right = [b.load(at, b.int(0), disp=4 * lanes * v, mask=masks[v]) for v in range(vectors)]
-        _prefetch(site, at, far, 4 * lanes * vectors)
-        out = []
-        for t, row in enumerate(rows):
-            left_value = b.broadcast(row, loop.iv)
-            out += [b.emit(K.VFMA, left_value, right[v], acc[t * vectors + v])
-                    for v in range(vectors)]
-        loop.yields(at + step, *out)
-    for number, value in enumerate(loop.results[1:]):
-        b.store(target, b.int(0), value, disp=4 * lanes * number)
-    tall_here = b.emit(K.IMIN, site.m - i, b.int(tall))
-    wide_here = b.emit(K.IMIN, left, b.int(vectors * lanes))
-    finish(site, target, 4 * lanes * vectors, i, tall_here, j, wide_here)
+    left = [[b.broadcast(row, r, disp=4 * d) for d in range(deep)] for row in rows]
+    step = site.depth(site.product.b)
+    quads = tuple(line + step * q for q in range(0, deep, 4))
+    offsets = _multiples(site, step)
+    full = wide & -lanes
+    with b.loop(0, full, lanes, target, *quads, name="columns j") as j:
+        _columns(site, j.phis[0], j.phis[1:], offsets, left, None)
+        j.yields(*(p + 4 * lanes for p in j.phis))
+    with b.when_less(full, wide):
+        mask = b.emit(K.FIRST, wide - full)
+        _columns(site, j.results[0], j.results[1:], offsets, left, mask)
+
+
+def _columns(site: Site, sums: Value, quads: Values, offsets: Offsets, left: list[list[Value]],
+             mask: Value | None) -> None:
+    """One vector of columns; `sums` of several rows lie a fixed distance apart."""
+    b, pitch = site.build, 4 * (SUMS // len(left))
+    acc = [b.load(sums, b.int(0), disp=pitch * t) for t in range(len(left))]
+    for d in range(len(left[0])):
+        index, scale = offsets[d % 4]
+        right = b.load(quads[d // 4], index, scale, 0, mask)
+        acc = [b.emit(K.VFMA, left[t][d], right, value) for t, value in enumerate(acc)]
+    for t, value in enumerate(acc):
+        b.store(sums, b.int(0), value, disp=pitch * t)
