@@ -23,7 +23,7 @@ from .elf import Image
 from .engine import Lifted, execute
 from .error import Refusal
 from .expand import compare
-from .fold import templates
+from .fold import templates, upwards
 from .nodes import Nodes
 from .operands import GENERAL, VECTOR
 from .program import Program
@@ -191,7 +191,7 @@ def accept(program: Program, image: Image, signature: Signature) -> tuple[OpTrac
         work.collect(sizes, lifted)
     for refusal in work.unexplained():
         raise refusal
-    return check(replace(trace, extent_limit=work.limit)), work
+    return check(replace(upwards(trace), extent_limit=work.limit)), work
 
 
 def _second(work: Acceptance, found: list[OpTrace], trace: OpTrace, sizes: Sizes) -> OpTrace:

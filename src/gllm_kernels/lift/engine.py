@@ -17,7 +17,7 @@ from ..trace.ir import Op
 from . import value as v
 from .conditions import Conditions
 from .error import Refusal
-from .nodes import Node, Nodes
+from .nodes import MASKS, Node, Nodes
 from .operands import NAMES, RSP
 from .program import EXIT, Block, Program
 from .signature import Signature
@@ -110,10 +110,10 @@ class Machine(Conditions):
 
     # ---- running
 
-    def run(self, start: int, stop: int = EXIT) -> None:
-        """Execute blocks from `start` until `stop` or a return."""
+    def run(self, start: int, stops: frozenset[int] = frozenset({EXIT})) -> int:
+        """Execute blocks from `start` until one of `stops` or a return; where that was."""
         at, blocks = start, self.program.blocks
-        while at not in (stop, EXIT):
+        while at not in stops and at != EXIT:
             block = blocks[at]
             self.at = at
             if block.header >= 0 or self.frames:
@@ -122,6 +122,7 @@ class Machine(Conditions):
             self.steps += len(block.instructions)
             if self.steps > MAX_STEPS:
                 raise Refusal(f"more than {MAX_STEPS} instructions at tiny sizes", at=block.start)
+        return at
 
     def _execute(self, block: Block) -> int:
         done = 0
@@ -152,13 +153,15 @@ class Machine(Conditions):
             )
         before = self._snapshot()
         self.depth += 1
-        self.run(taken, block.join)
+        one = self.run(taken, block.joins)
         then = self._snapshot()
         self._restore(before)
-        self.run(other, block.join)
+        two = self.run(other, block.joins)
         self.depth -= 1
+        if one != two:
+            raise Refusal("data decide how often a loop runs, or which loop")
         self._merge(condition, then)
-        return block.join
+        return one
 
     def _snapshot(self) -> tuple:
         return self.r[:], self.x[:], dict(self.stack), dict(self.memory)
@@ -169,7 +172,7 @@ class Machine(Conditions):
 
     def _merge(self, condition: Node, then: tuple) -> None:
         def pick(a: object, b: object, otherwise: object) -> object:
-            if a is b or a == b:
+            if a is b or same(a, b):
                 return a
             both = isinstance(a, Node) and isinstance(b, Node)
             return self.nodes.select(condition, a, b) if both else otherwise
@@ -241,6 +244,8 @@ class Machine(Conditions):
         value = self.x[number]
         if value is None:
             raise Refusal(f"xmm{number} is read before it is written")
+        if value.op in MASKS:
+            raise Refusal(f"xmm{number} holds the mask of a comparison, used as a number")
         return value
 
     def write64(self, number: int, value: object) -> None:
@@ -427,7 +432,7 @@ class Machine(Conditions):
                     continue
             step = self.learned[key]
             if step is not JUNK and not self._steps_evenly(frame, location, step, now):
-                step = self.learned[key] = JUNK
+                step = self.learned[key] = narrower(step, before, now)
                 self.relearned = True
             if step is JUNK:
                 self._set(location, self._junk(location, now))
@@ -540,6 +545,14 @@ def learned_step(before: object, now: object) -> tuple | None:
     if v.has_counter(step) or v.has_pointer(step):
         return JUNK
     return tuple(v.terms_of(step).items()), narrow
+
+
+def narrower(step: tuple, before: object, now: object) -> tuple | None:
+    """A counter that was learned from two constants may have 32 bits; else it is JUNK."""
+    terms, narrow = step
+    if not narrow and now.__class__ is v.Low32 and fits_step(before, True):
+        return terms, True
+    return JUNK
 
 
 def _is_pointer(mono: v.Mono) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from math import prod
 
 from ..trace.affine import Affine
@@ -36,7 +36,8 @@ class NoFit(Exception):
 class Axis:
     """One direction in which outputs repeat: `count` steps of `step` along the monomial `mono`.
 
-    The count is `extent` times `streams`; streams are separate formulas, interleaved.
+    The count is `extent` times `streams`; streams are separate formulas, interleaved. A negative
+    step begins at the far end, as a loop that counts down does.
     """
 
     mono: v.Mono
@@ -124,6 +125,7 @@ def _axes(mono: v.Mono, values: list[int], sizes: dict[str, int]) -> Iterator[Ax
     for extent, size in extents(sizes):
         if size == count > 1:
             yield Axis(mono, start, step, extent, count)
+            yield Axis(mono, values[-1], -step, extent, count)
     for name, size in sizes.items():
         streams = count // size if size > 1 else 0
         if 1 < streams <= MOST_STREAMS and streams * size == count:
@@ -179,13 +181,13 @@ class _Builder:
                 for k in free
             ]
             nodes = tuple(grid[at] for at in (origin, *moved))
-            binders = tuple(b for b, _ in domain)
+            binders = tuple(Affine.sym(b) for b, _ in domain)
             index = Affine()
             for axis, coef in zip(axes, origin, strict=True):
                 index += self.monomial(axis.mono, coef)
             for binder, k in zip(binders, free, strict=True):
                 stride = axes[k].step * axes[k].streams
-                index += self.monomial(axes[k].mono, stride) * Affine.sym(binder)
+                index += self.monomial(axes[k].mono, stride) * binder
             yield Store(name, index, self.fold(self.generalised(nodes, binders)), domain)
 
     def monomial(self, mono: v.Mono, coef: int) -> Affine:
@@ -195,7 +197,7 @@ class _Builder:
         rows = v.terms_of(index).items()
         return Affine.of((c, tuple(self.names[x] for x in m)) for m, c in rows)
 
-    def generalised(self, nodes: tuple[Node, ...], binders: tuple[str, ...]) -> int:
+    def generalised(self, nodes: tuple[Node, ...], binders: tuple[Affine, ...]) -> int:
         """The formula at the origin, `nodes[0]`, with what differs at `nodes[1 + k]` linear
         in `binders[k]`."""
         return _Generaliser(self, binders).value(nodes)
@@ -302,7 +304,7 @@ IDEMPOTENT = ("max", "max_acc", "min", "min_acc")
 class _Generaliser:
     """Walks the same formula at the origin and at its neighbours."""
 
-    def __init__(self, builder: _Builder, binders: tuple[str, ...]) -> None:
+    def __init__(self, builder: _Builder, binders: tuple[Affine, ...]) -> None:
         self.builder, self.binders = builder, binders
         self.memo: dict[tuple[Node, ...], int] = {}
 
@@ -331,7 +333,7 @@ class _Generaliser:
         origin = indices[0]
         total = self.builder.affine(origin)
         for binder, moved in zip(self.binders, indices[1:], strict=True):
-            total += self.builder.affine(v.sub(moved, origin)) * Affine.sym(binder)
+            total += self.builder.affine(v.sub(moved, origin)) * binder
         return total
 
 
@@ -342,7 +344,7 @@ def linear_immediate(nodes: list, binder: str) -> object:
         raise NoFit("terms load from different arrays")
     rows = [n.imm[1] if loads else n.imm for n in nodes]
     step = rows[1] - rows[0]
-    if any(b - a != step for a, b in zip(rows, rows[1:], strict=False)):
+    if any(b - a != step for a, b in pairwise(rows)):
         raise NoFit("indices of the terms do not step evenly")
     index = rows[0] + step * Affine.sym(binder)
     return (nodes[0].imm[0], index) if loads else index
@@ -373,9 +375,36 @@ def renumbered(trace: OpTrace) -> OpTrace:
     return replace(trace, body=body)
 
 
-def _renamed(op: Op, imm: object, env: dict[str, Affine]) -> object:
+def upwards(trace: OpTrace) -> OpTrace:
+    """out[n - 1 - i0] = f(x[n - 1 - i0])  ->  out[i0] = f(x[i0]): the order of a loop is no meaning."""
+    falling: dict[str, Affine] = {}
+    for store in trace.stores:
+        for binder, extent in store.domain:
+            coefficient = store.index.coefficient(binder)
+            if coefficient.terms and all(c < 0 for c, _ in coefficient.terms):
+                falling[binder] = extent
+    agree = all(falling.get(b, e) == e for s in trace.stores for b, e in s.domain)
+    if not falling or not agree or not all(_falls(s, falling) for s in trace.stores):
+        return trace
+    env = {b: e - 1 - Affine.sym(b) for b, e in falling.items()}
+    body = tuple(replace(n, imm=_moved(n.op, n.imm, env)) for n in trace.body)
+    stores = tuple(replace(s, index=s.index.substitute(env)) for s in trace.stores)
+    return replace(trace, body=body, stores=stores)
+
+
+def _falls(store: Store, falling: dict[str, Affine]) -> bool:
+    """Whether the store falls along every falling binder that it has."""
+    binders = [b for b, _ in store.domain if b in falling]
+    return all(c < 0 for b in binders for c, _ in store.index.coefficient(b).terms)
+
+
+def _moved(op: Op, imm: object, env: dict[str, Affine]) -> object:
     if op is Op.LOAD:
         return imm[0], imm[1].substitute(env)
-    if op is Op.INDEX:
-        return imm.substitute(env)
-    return (imm[0], str(env[imm[1]]), imm[2]) if op is Op.REDUCE else imm
+    return imm.substitute(env) if op is Op.INDEX else imm
+
+
+def _renamed(op: Op, imm: object, env: dict[str, Affine]) -> object:
+    if op is Op.REDUCE:
+        return imm[0], str(env[imm[1]]), imm[2]
+    return _moved(op, imm, env)

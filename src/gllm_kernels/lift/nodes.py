@@ -7,10 +7,16 @@ Two nodes are the same value exactly when they are the same object.
 
 from __future__ import annotations
 
-from ..trace.ir import Op
-from .value import Int, Poly
+import numpy as np
+
+from ..trace.interp import MEANING
+from ..trace.ir import TABLE, Op, bits_float, float_bits
+from .value import Int
 
 SIGN, MAGNITUDE = 0x80000000, 0x7FFFFFFF
+MASKS = frozenset(op for op, row in TABLE.items() if row.result == "bool")
+# IEEE 754 defines every bit of these, so a compiler may compute them where the operands are known
+EXACT = (Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.SQRT, Op.NEG, Op.ABS, Op.MAX, Op.MIN)
 
 
 class Node:
@@ -69,46 +75,69 @@ class Nodes:
 
     def flip_bits(self, x: Node, y: Node) -> Node | None:
         """xorps: with the sign bit it negates; None where it is not float arithmetic."""
-        for a, b in ((x, y), (y, x)):
-            if b.op is Op.CONST:
-                if a.op is Op.CONST:
-                    return self.const(a.imm ^ b.imm)
-                return {SIGN: self.neg, 0: lambda n: n}.get(b.imm, _refuse)(a)
-        return self.const(0) if x is y else None
+        if x.op is not Op.CONST:
+            x, y = y, x
+        if x.op is not Op.CONST:
+            return self.const(0) if x is y else None
+        if y.op is Op.CONST:
+            return self.const(x.imm ^ y.imm)
+        if x.imm == SIGN and y.op not in MASKS:
+            return self.neg(y)
+        return y if x.imm == 0 else None
 
     def mask_bits(self, x: Node, y: Node) -> Node | None:
-        """andps: without the sign bit it is the magnitude."""
-        for a, b in ((x, y), (y, x)):
-            if b.op is Op.CONST:
-                if a.op is Op.CONST:
-                    return self.const(a.imm & b.imm)
-                if b.imm == MAGNITUDE:
-                    return self.make(Op.ABS, (a,))
-                return {0: self.const(0), 0xFFFFFFFF: a}.get(b.imm)
-        return x if x is y else None
+        """andps: a comparison keeps or clears, 0x7fffffff makes the magnitude."""
+        if y.op in MASKS:
+            x, y = y, x
+        if x.op in MASKS:
+            return self.kept(x, y)
+        if x.op is not Op.CONST:
+            x, y = y, x
+        if x.op is not Op.CONST:
+            return x if x is y else None
+        if y.op is Op.CONST:
+            return self.const(x.imm & y.imm)
+        return {MAGNITUDE: self.make(Op.ABS, (y,)), 0: x, 0xFFFFFFFF: y}.get(x.imm)
+
+    def clear_bits(self, x: Node, y: Node) -> Node | None:
+        """andnps: ~x & y."""
+        return self.kept(self.not_(x), y) if x.op in MASKS else None
+
+    def join_bits(self, x: Node, y: Node) -> Node | None:
+        """orps: (c ? a : 0) | (c ? 0 : b) = c ? a : b."""
+        zero = self.const(0)
+        if x.op is not Op.SELECT or y.op is not Op.SELECT or x.args[0] is not y.args[0]:
+            return None
+        (condition, a, b), (_, c, d) = x.args, y.args
+        if b is zero and c is zero:
+            return self.select(condition, a, d)
+        return self.select(condition, c, b) if a is zero and d is zero else None
+
+    def kept(self, mask: Node, value: Node) -> Node | None:
+        """mask & value, in the form that `join_bits` looks for."""
+        if value.op in MASKS:
+            return None
+        if mask.op is Op.NOT:
+            return self.make(Op.SELECT, (mask.args[0], self.const(0), value))
+        return self.make(Op.SELECT, (mask, value, self.const(0)))
 
     def unordered(self, node: Node) -> Node:
-        """The node with the operands of every + and * in one order, for comparison only."""
+        """One form for comparison only: operands of + and * in one order, constants computed."""
         found = self.sorted.get(node)
         if found is None:
             args = tuple(map(self.unordered, node.args))
             if node.op in (Op.ADD, Op.MUL) and id(args[0]) > id(args[1]):
                 args = (args[1], args[0])
-            found = self.sorted[node] = self.make(node.op, args, node.imm)
+            found = self.computed(node.op, args, node.imm)
+            self.sorted[node] = found = found or self.make(node.op, args, node.imm)
         return found
 
-
-def _refuse(_: Node) -> None:
-    return None
-
-
-def pointer_of(node: Node) -> int:
-    return node.imm[0]
-
-
-def index_of(node: Node) -> Int:
-    return node.imm[1]
-
-
-def is_integer(value: object) -> bool:
-    return isinstance(value, int | Poly)
+    def computed(self, op: Op, args: tuple[Node, ...], imm: object) -> Node | None:
+        """The constant that an exact operation on constants is, but for NaN."""
+        if op is Op.INDEX and isinstance(imm, int):
+            return self.const(float_bits(float(np.float32(imm))))
+        if op not in EXACT or any(a.op is not Op.CONST for a in args):
+            return None
+        with np.errstate(all="ignore"):
+            value = MEANING[op](*(np.float32(bits_float(a.imm)) for a in args))
+        return None if np.isnan(value) else self.const(int(np.float32(value).view(np.uint32)))

@@ -108,6 +108,14 @@ def vector(i: Instruction, k: int) -> Callable[[Machine], object]:
     return lambda m: m.as_float(m.load(address(m), 4))
 
 
+def lane(i: Instruction, k: int) -> Callable[[Machine], object]:
+    """`vector` for bitwise operations, which may read the mask of a comparison."""
+    if i.op_kind(k) != OpKind.REGISTER:
+        return vector(i, k)
+    number = xmm(i, k)
+    return lambda m: m.x[number] or m.float(number)
+
+
 def xmm(i: Instruction, k: int) -> int:
     if i.op_kind(k) != OpKind.REGISTER or i.op_register(k) not in VECTOR:
         raise UnknownOperand

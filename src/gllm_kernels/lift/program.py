@@ -31,7 +31,7 @@ class Block:
     inside: tuple[int, ...] = ()  # loops around this block, innermost first
     leaves: int = -1  # the innermost loop that the final jump may leave
     outside: int = EXIT  # where it goes then
-    join: int = EXIT  # the immediate post-dominator
+    joins: frozenset[int] = frozenset({EXIT})  # where the sides of a branch meet again
 
 
 @dataclass(slots=True)
@@ -202,7 +202,7 @@ def _reaching(start: int, header: int, pred: dict[int, list[int]]) -> set[int]:
 
 
 def _find_joins(program: Program) -> None:
-    """Immediate post-dominators: where the two sides of a branch meet again."""
+    """Where the two sides of each branch meet, from the immediate post-dominators."""
     back: dict[int, list[int]] = {}
     for start, block in program.blocks.items():
         back[start] = list(block.succ) or [EXIT]
@@ -213,7 +213,16 @@ def _find_joins(program: Program) -> None:
     order = _postorder(forward)
     post = dominators(EXIT, order, back)
     for start, block in program.blocks.items():
-        block.join = post.get(start, EXIT)
+        block.joins = _joins(program, block, post.get(start, EXIT))
+
+
+def _joins(program: Program, block: Block, join: int) -> frozenset[int]:
+    """The post-dominator, or the next round of the loop where a compiler copied its end."""
+    if not block.inside or join in program.loops[block.inside[0]]:
+        return frozenset({join})
+    body = program.loops[block.inside[0]]
+    out = {t for start in body for t in program.blocks[start].succ if t not in body}
+    return frozenset(out | {program.headers[block.inside[0]], EXIT})
 
 
 def _postorder(forward: dict[int, list[int]]) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import prod
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import LiftError
 from ..trace.interp import run
 from ..trace.ir import OpTrace
-from ..trace.shapes import param_shape
+from ..trace.shapes import accesses
 from .signature import Signature
 
 MARGIN = 256  # elements of canary before and after each array
@@ -108,11 +108,23 @@ def cases(trace: OpTrace, signature: Signature) -> Iterator[Case]:
 def _case(trace: OpTrace, sizes: dict[str, int], rng: np.random.Generator) -> Case:
     buffers = {}
     for name in trace.names("in", "out", "inout"):
-        length = prod(max(0, d.evaluate(sizes)) for d in param_shape(trace, name))
+        length = reach(trace, name, sizes)
         values = rng.standard_normal(length + 2 * MARGIN) * 2.0 ** rng.integers(-3, 3)
         buffers[name] = values.astype(np.float32)
     scalars = {n: float(np.float32(rng.uniform(0.1, 2.0))) for n in trace.names("scalar")}
     return Case(trace, sizes, scalars, buffers)
+
+
+def reach(trace: OpTrace, name: str, sizes: dict[str, int]) -> int:
+    """1 + the largest element that the trace reads or writes."""
+    largest = -1
+    for access in accesses(trace, name):
+        ends = {b: (0, e.evaluate(sizes) - 1) for b, e in access.extents}
+        if all(last >= 0 for _, last in ends.values()):
+            corners = product(*ends.values())
+            envs = ({**sizes, **dict(zip(ends, c, strict=True))} for c in corners)
+            largest = max(largest, *(access.index.evaluate(env) for env in envs))
+    return largest + 1
 
 
 def compare(case: Case, signature: Signature, function: Native) -> None:

@@ -29,6 +29,7 @@ from .operands import (
     address_of,
     general,
     integer,
+    lane,
     vector,
     width_of,
     writer,
@@ -469,7 +470,7 @@ def _bits(name: str) -> Builder:
         target = xmm(i, 0)
         if name == "flip_bits" and _same(i):  # xorps x, x clears, whatever x was
             return lambda m: m.x.__setitem__(target, m.nodes.const(0))
-        left, right = vector(i, 0), vector(i, 1)
+        left, right = lane(i, 0), lane(i, 1)
 
         def step(m: Machine) -> None:
             result = getattr(m.nodes, name)(left(m), right(m))
@@ -486,6 +487,29 @@ for _name in ("xorps", "xorpd", "pxor"):
     ROWS[_name] = _bits("flip_bits")
 for _name in ("andps", "andpd", "pand"):
     ROWS[_name] = _bits("mask_bits")
+for _name in ("andnps", "andnpd", "pandn"):
+    ROWS[_name] = _bits("clear_bits")
+for _name in ("orps", "orpd", "por"):
+    ROWS[_name] = _bits("join_bits")
+
+# cmpss predicates 0 to 3; 4 to 7 are their negations
+PREDICATES = (Op.EQ, Op.LT, Op.LE, Op.UNORD)
+
+
+@row("cmpss")
+def _compare_mask(i: Instruction) -> Step:
+    """A lane of ones or zeros: here the comparison itself, which only bitwise rows may read."""
+    target, left, right = xmm(i, 0), vector(i, 0), vector(i, 1)
+    negated, predicate = divmod(i.immediate(2), 4)
+    if negated > 1:
+        raise UnknownOperand
+    op = PREDICATES[predicate]
+
+    def step(m: Machine) -> None:
+        mask = m.nodes.make(op, (left(m), right(m)))
+        m.x[target] = m.nodes.not_(mask) if negated else mask
+
+    return step
 
 
 @row("cvtsi2ss")
