@@ -72,8 +72,8 @@ def compile_graph(graph: CompilerGraph, profile: DeviceProfile | None = None,
 
     own = {name: states[name] for name in (b.name for b in source.buffers) if name in states}
     program = watch("program", link(plan, buffers, {**graph.arrays, **own}, kernel_of))
-    codes = tuple(loaded.code for loaded in used.values())
-    return CompiledLayer(source, plan, program, graph.arrays, own, watch.ms, codes, threads)
+    kernels = tuple(used.values())
+    return CompiledLayer(source, plan, program, graph.arrays, own, watch.ms, kernels, threads)
 
 
 @dataclass

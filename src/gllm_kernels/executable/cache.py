@@ -41,6 +41,11 @@ class KernelCache:
                 self.kernels.popitem(last=False)
             return self.kernels[key]
 
+    def clear(self) -> None:
+        """Forget everything; running programs keep what they use."""
+        with self.lock:
+            self.kernels.clear()
+
 
 def _load(trace: OpTrace, isa: Isa, params: TuningParams, observe: Observe | None) -> LoadedKernel:
     kernel = generate(trace, isa, params)

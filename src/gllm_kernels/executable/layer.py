@@ -18,6 +18,7 @@ from ..errors import ShapeError
 from ..fusion.plan import FusionPlan
 from ..graph.ir import Buffer, Graph
 from ..trace.affine import Affine
+from .link import LoadedKernel
 from .program import Program
 
 Array = npt.NDArray[np.generic]
@@ -33,7 +34,7 @@ class CompiledLayer:
     constants: dict[str, Array]
     states: dict[str, Array]
     compile_ms: float
-    codes: tuple[object, ...] = ()
+    kernels: tuple[LoadedKernel, ...] = ()
     threads: int | None = None
     external: tuple[Buffer, ...] = field(init=False)
 
@@ -57,8 +58,13 @@ class CompiledLayer:
         return results
 
     def disasm(self) -> str:
-        """Every distinct kernel: instructions beside the kernel operation and trace value."""
-        return "\n\n".join(map(str, self.codes))
+        """Every distinct kernel, with the groups that run it: instructions beside the kernel
+        operation and the trace value they came from."""
+        return "\n\n".join(f"; {', '.join(self.users(k))}\n{k.code}" for k in self.kernels)
+
+    def users(self, kernel: LoadedKernel) -> list[str]:
+        """Names of the groups that run a kernel, each once."""
+        return list(dict.fromkeys(s.name for s in self.program.steps if s.code == kernel.address))
 
     # -- binding --------------------------------------------------------------------------------
     def _bind(self, values: Mapping[str, Array | int]) -> tuple[dict[str, Array], dict[str, int]]:
