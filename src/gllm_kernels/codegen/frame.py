@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from ..errors import CompileError
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace
+from ..trace.spec import free_symbols
 from .access import integer
 from .isa.base import Isa
 from .kernel import I64, K, KernelBuilder, KParam, Value
@@ -18,9 +19,9 @@ from .kernel import I64, K, KernelBuilder, KParam, Value
 KINDS = {"in": "ptr", "out": "ptr", "inout": "ptr", "dim": I64, "scalar": "f32"}
 Domain = tuple[tuple[str, Affine], ...]
 
-# how many vector instructions an operation becomes, roughly; the others are one
-WEIGHTS = {Op.EXP: 14, Op.TANH: 18, Op.LOG: 24, Op.CONST: 0, Op.SCALAR: 0,
-           Op.REDUCE: 0}
+# how many vector instructions an operation becomes, roughly; the others are one. A Reduce that
+# differs from lane to lane is a loop
+WEIGHTS = {Op.EXP: 14, Op.TANH: 18, Op.LOG: 24, Op.REDUCE: 64}
 
 
 def begin(trace: OpTrace, isa: Isa) -> KernelBuilder:
@@ -83,14 +84,18 @@ def reach(trace: OpTrace, roots: Iterable[int], stop: Container[int] = ()) -> se
     return found
 
 
-def weight(trace: OpTrace, roots: Iterable[int]) -> int:
-    """Vector instructions per element that `roots` cost, roughly."""
-    return sum(WEIGHTS.get(trace.body[p].op, 1) for p in reach(trace, roots))
+def weight(trace: OpTrace, roots: Iterable[int], lane: str) -> int:
+    """Vector instructions per element that `roots` cost, roughly; what no lane changes is free."""
+    free = free_symbols(trace)
+    return sum(WEIGHTS.get(trace.body[p].op, 1) for p in reach(trace, roots) if lane in free[p])
 
 
-def copies_for(wanted: int, cost: int) -> int:
-    """How often to unroll: long bodies overlap by themselves, a core looks ahead 200 and more."""
+def copies_for(wanted: int, cost: int, room: int) -> int:
+    """The largest power of two up to `wanted` that keeps the loop within `room` instructions.
+
+    Long bodies overlap by themselves: a core looks hundreds of instructions ahead.
+    """
     copies = 1 << (wanted.bit_length() - 1)
-    while copies > 1 and copies * cost > 48:
+    while copies > 1 and copies * cost > room:
         copies //= 2
     return copies

@@ -12,6 +12,7 @@ from ..trace.pattern import ComputePattern, pattern_of
 from . import elementwise, gemm, reduce
 from .isa.base import Isa
 from .kernel import Kernel
+from .rewrite import logistic
 from .tuning import TuningParams
 
 GENERATORS: dict[ComputePattern, Callable[[OpTrace, Isa, TuningParams], Kernel]] = {
@@ -26,4 +27,5 @@ GENERATORS: dict[ComputePattern, Callable[[OpTrace, Isa, TuningParams], Kernel]]
 
 def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
     """The kernel that computes the trace on `isa`."""
+    trace = logistic(trace)
     return GENERATORS[pattern_of(trace)](trace, isa, params)

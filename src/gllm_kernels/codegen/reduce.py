@@ -33,6 +33,7 @@ from .tuning import TuningParams
 
 COSTLY = frozenset({Op.EXP, Op.LOG, Op.TANH})
 ROWS_PER_TILE = 4
+ROOM = 32  # instructions: 8 accumulators of a dot product; an exp hides the sum's latency alone
 
 # where the lanes start, for kinds whose initial value must count once; the others start from it
 STARTS = {"sum": 0.0, "fma": 0.0, "prod": 1.0, "fmax": float("-inf"), "fmin": float("inf")}
@@ -188,7 +189,7 @@ def fold(builder: KernelBuilder, phase: Phase, env: Env, isa: Isa, params: Tunin
 
     # half of the registers for accumulators, the rest for what is added to them
     wanted = max(1, min(params.accumulators, isa.vregs // 2 // len(nodes)))
-    copies = copies_for(wanted, weight(trace, terms))
+    copies = copies_for(wanted, weight(trace, terms, phase.binder), ROOM)
     inits = tuple(_start(builder, trace, node, env) for node in nodes)
     size = integer(builder, phase.extent, env.binders)
     groups = strips(builder, None, size, copies, body, inits, phase.binder)

@@ -3,9 +3,11 @@
     sum[r<n](f(x[r])) beside x[i], i < n  ->  sum[i<n](f(x[i]))        align: f(x[i]) is one value
     a[i] / s, s from a Reduce             ->  a[i] * (1 / s)           reciprocal
     a*b + c, c - a*b, a*b of one use      ->  fma(a, b, c), fma(-a, b, c)               contract
+    h*0.5 * (1 + tanh(u))                 ->  h / (1 + exp(-2*u))                       logistic
 
 Each result is again an OpTrace. `align` changes no bit. `reciprocal` rounds once more: at most
-1.5 ULP instead of 0.5. `contract` rounds once less.
+1.5 ULP instead of 0.5. `contract` rounds once less. `logistic` is an identity; where 1 + tanh(u)
+cancels it keeps the digits that the sum loses.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ..trace.affine import Affine
-from ..trace.ir import BodyBuilder, Op, OpTrace, TraceOp, reachable
+from ..trace.ir import BodyBuilder, Op, OpTrace, TraceOp, bits_float, float_bits, reachable
 from ..trace.simplify import prune
 from ..trace.spec import free_symbols
 
 # (builder of the new body, position in the old one, its node with new arguments) -> new position
 Rule = Callable[[BodyBuilder, int, TraceOp], int | None]
+ONE = TraceOp(Op.CONST, (), float_bits(1.0))
 
 
 def prepare(trace: OpTrace, lane: str) -> OpTrace:
@@ -74,6 +77,48 @@ def _uses(trace: OpTrace) -> Counter[int]:
     return counts + Counter(s.value for s in trace.stores)
 
 
+def logistic(trace: OpTrace) -> OpTrace:
+    """1 + tanh(u) -> 2 / (1 + exp(-2*u)), and the 2 into a constant factor of what multiplies it.
+
+    Infinite u gives 0 or 2 and NaN stays NaN, as before.
+    """
+    made: set[int] = set()
+
+    def rule(builder: BodyBuilder, position: int, node: TraceOp) -> int | None:
+        for one, other in (node.args, node.args[::-1]) if len(node.args) == 2 else ():
+            if node.op is Op.ADD and builder.body[one] == ONE and (
+                    builder.body[other].op is Op.TANH):
+                quotient = _twice_logistic(builder, builder.body[other].args[0])
+                made.add(quotient)
+                return quotient
+            if node.op is Op.MUL and one in made:
+                doubled = _absorbed(builder, other, 2.0)
+                if doubled is not None:
+                    return builder.add(Op.DIV, doubled, builder.body[one].args[1])
+        return None
+
+    return rebuild(trace, rule)
+
+
+def _twice_logistic(builder: BodyBuilder, u: int) -> int:
+    """2 / (1 + exp(-2*u))"""
+    power = _absorbed(builder, u, -2.0)
+    if power is None:
+        power = builder.add(Op.MUL, u, builder.const(-2.0))
+    below = builder.add(Op.ADD, builder.const(1.0), builder.add(Op.EXP, power))
+    return builder.add(Op.DIV, builder.const(2.0), below)
+
+
+def _absorbed(builder: BodyBuilder, value: int, power: float) -> int | None:
+    """value times a power of two when a constant factor of it takes it up without rounding."""
+    node = builder.body[value]
+    for number, factor in enumerate(node.args if node.op is Op.MUL else ()):
+        if builder.body[factor].op is Op.CONST:
+            other, scale = node.args[1 - number], bits_float(builder.body[factor].imm) * power
+            return other if scale == 1.0 else builder.add(Op.MUL, other, builder.const(scale))
+    return None
+
+
 def reciprocal(trace: OpTrace, lane: str) -> OpTrace:
     """a / s -> a * (1/s) where a differs from lane to lane and s, from a Reduce, does not.
 
@@ -120,7 +165,8 @@ def align(trace: OpTrace, lane: str) -> OpTrace:
     """Give Reduces of equal extent one binder, the lane's where the extents agree.
 
     Then what a reduction and the output compute alike is one value of the body. A Reduce that
-    itself depends on the lane, or on the binder of another Reduce, keeps its own.
+    itself depends on the lane, or on the binder of another Reduce, keeps its own. This form is for
+    the generators alone: elsewhere every Reduce of a trace has a binder to itself.
     """
     extents = {extent: name for name, extent in trace.stores[0].domain if name == lane}
     inner = frozenset(n.imm[1] for n in trace.body if n.op is Op.REDUCE) | {lane}
