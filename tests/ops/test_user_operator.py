@@ -1,0 +1,83 @@
+"""An operator that is in no catalogue, from a C file compiled here, goes everywhere at once."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import gllm_kernels as gk
+from gllm_kernels.codegen.isa.detect import host_isas
+from gllm_kernels.config import config
+from gllm_kernels.fusion.rules import FusionMode
+
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))),
+                                reason="needs a C compiler")
+MISH = """
+#include <math.h>
+#include <stddef.h>
+void mish(const float *x, float *out, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        out[i] = x[i] * tanhf(logf(1.0f + expf(x[i])));
+}
+"""
+DECLARATION = "void mish(const float *x, float *out, size_t n)"
+ISAS = [isa.name for isa in host_isas()] + ["scalar"]
+
+
+@pytest.fixture(scope="module")
+def mish():
+    return gk.compile_c(MISH, DECLARATION)
+
+
+def formula(x):
+    x = x.astype(np.float64)
+    return x * np.tanh(np.log1p(np.exp(x)))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_as_a_function_on_arrays(mish, isa):
+    x = np.random.default_rng(0).standard_normal((7, 33), np.float32)
+    with config(isa=isa):
+        np.testing.assert_allclose(mish(x), formula(x), rtol=1e-5, atol=1e-6)
+    assert str(mish).splitlines()[1].startswith("  out[i0] = x[i0]*tanh(log(")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_in_the_epilogue_of_a_product(mish, isa):
+    rng = np.random.default_rng(1)
+    a, b = (rng.standard_normal(s, np.float32) for s in ((19, 40), (40, 35)))
+    graph = gk.CompilerGraph()
+    graph.output("y", graph.op("mish", graph.op("gemm", graph.input("a", ("m", 40)),
+                                                graph.input("b", (40, 35)))))
+    with config(isa=isa):
+        layer = gk.compile_graph(graph)
+        y = layer(a=a, b=b)["y"]
+    np.testing.assert_allclose(y, formula(a.astype(np.float64) @ b), rtol=1e-4, atol=1e-5)
+    if isa != "scalar":
+        assert [d.mode for d in layer.plan.decisions] == [FusionMode.EPILOGUE]
+        assert len(layer.program.steps) == 1
+
+
+def test_by_name_in_gemm(mish):
+    rng = np.random.default_rng(2)
+    a, b, bias = (rng.standard_normal(s, np.float32) for s in ((3, 8), (8, 5), (5,)))
+    got = gk.gemm(a, b, bias=bias, epilogue=mish)
+    np.testing.assert_allclose(got, formula(a.astype(np.float64) @ b + bias), rtol=1e-4, atol=1e-6)
+
+
+def test_a_function_that_is_no_operator_is_refused():
+    text = "#include <stddef.h>\nvoid f(const float *x, float *out, size_t n) {\n" \
+           "  float a = 0; for (size_t i = 0; i < n; i++) { a += x[i]; out[i] = a; } }\n"
+    with pytest.raises(gk.LiftError):
+        gk.compile_c(text, "void f(const float *x, float *out, size_t n)")
+
+
+def test_a_source_that_does_not_compile_shows_what_the_compiler_said():
+    with pytest.raises(gk.CompileError, match="error"):
+        gk.compile_c("void f(", "void f(const float *x, float *out, size_t n)")
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(gk.CompileError, match="no-such-compiler is not on PATH"):
+        gk.compile_c(MISH, DECLARATION)
