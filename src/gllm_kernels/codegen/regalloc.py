@@ -56,7 +56,7 @@ def allocate(program: Program, isa: Isa) -> Allocation:
         if not victims:
             register = [colours.get(webs.find(v), -1) for v in range(len(life.ranges))]
             return Allocation(program, register, ties, slots, attempt)
-        spill(program, isa, webs, victims, slots, unspillable)
+        spill(program, isa, victims, slots, unspillable)
     raise CompileError(f"kernel {program.kernel.name}: {isa.name} registers do not suffice after "
                        f"{MAX_ROUNDS} rounds of spilling; use a smaller tile or unroll factor")
 
@@ -148,6 +148,13 @@ class Webs:
         self.unite(a, b)
         return True
 
+    def members(self) -> dict[int, list[int]]:
+        """Root -> everything in its web."""
+        found: dict[int, list[int]] = {}
+        for v in range(len(self.parent)):
+            found.setdefault(self.find(v), []).append(v)
+        return found
+
     def unite(self, a: int, b: int) -> None:
         self.parent[b] = a
         self.ranges[a] |= self.ranges[b]
@@ -199,8 +206,11 @@ def tie(webs: Webs, m: MInst, position: int, choices: tuple[int, ...]) -> int:
 
 # -- colouring ----------------------------------------------------------------------------------------
 def colour(program: Program, isa: Isa, webs: Webs, life: Life,
-           unspillable: set[int]) -> tuple[dict[int, int], set[int]]:
-    """A register per web, and the webs to spill if there was none for some."""
+           unspillable: set[int]) -> tuple[dict[int, int], dict[int, int]]:
+    """A register per web; and what to spill if there was none for some: virtual registers, each
+    with the web it is part of. Of a web only the part that is in the way is spilled: a sum whose
+    value is too much after a loop stays in its register inside.
+    """
     files = {"g": x86.INTEGERS, "k": x86.MASKS,
              "v": tuple(range(x86.R.ZMM0, x86.R.ZMM0 + isa.vregs))}
     busy: dict[int, int] = {}
@@ -209,11 +219,12 @@ def colour(program: Program, isa: Isa, webs: Webs, life: Life,
     for v, register in program.fixed.items():
         colours[v] = register
         busy[register] = busy.get(register, 0) | webs.ranges[v]
-    weight, members = weigh(webs, life, unspillable)
+    weight = [float("inf") if v in unspillable else w for v, w in enumerate(life.weights)]
+    members = webs.members()
     hints = find_hints(program, webs)
     roots = sorted((r for r in members if webs.ranges[r] and r not in program.fixed),
                    key=lambda r: webs.ranges[r] & -webs.ranges[r])
-    victims: set[int] = set()
+    victims: dict[int, int] = {}
     for root in roots:
         range_, file = webs.ranges[root], files[program.classes[root]]
         wished = [colours[h] for h in hints.get(root, ()) if h in colours]
@@ -222,11 +233,14 @@ def colour(program: Program, isa: Isa, webs: Webs, life: Life,
                 break
         else:
             rivals = [o for r in file for o in owners.get(r, ()) if webs.ranges[o] & range_]
-            victim = min((*rivals, root), key=lambda r: (weight[r], -webs.ranges[r].bit_count()))
-            if weight[victim] == float("inf"):
+            parts = {r: [v for v in members[r] if life.ranges[v] & range_]
+                     for r in (*rivals, root)}
+            cost = {r: sum(weight[v] for v in part) for r, part in parts.items()}
+            victim = min(parts, key=lambda r: (cost[r], -webs.ranges[r].bit_count()))
+            if cost[victim] == float("inf"):
                 raise CompileError(f"kernel {program.kernel.name}: more than {len(file)} values "
                                    f"of one instruction; {isa.name} cannot hold them")
-            victims.add(victim)
+            victims |= dict.fromkeys(parts[victim], victim)
             if victim == root:
                 continue
             register = colours.pop(victim)
@@ -249,18 +263,6 @@ def occupied(program: Program, webs: Webs, register: int, owners: list[int]) -> 
     return total
 
 
-def weigh(webs: Webs, life: Life,
-          unspillable: set[int]) -> tuple[dict[int, float], dict[int, list[int]]]:
-    """Use weight and members of every web."""
-    weight: dict[int, float] = {}
-    members: dict[int, list[int]] = {}
-    for v, own in enumerate(life.weights):
-        root = webs.find(v)
-        weight[root] = weight.get(root, 0.0) + (float("inf") if v in unspillable else own)
-        members.setdefault(root, []).append(v)
-    return weight, members
-
-
 def find_hints(program: Program, webs: Webs) -> dict[int, list[int]]:
     """Webs that a web would like to share a register with: the other side of its copies."""
     hints: dict[int, list[int]] = {}
@@ -274,31 +276,33 @@ def find_hints(program: Program, webs: Webs) -> dict[int, list[int]]:
 
 
 # -- spilling -----------------------------------------------------------------------------------------
-def spill(program: Program, isa: Isa, webs: Webs, victims: set[int], slots: dict[int, int],
+def spill(program: Program, isa: Isa, victims: dict[int, int], slots: dict[int, int],
           unspillable: set[int]) -> None:
-    """Give every victim a stack slot, or repeat its definition where that costs no more."""
+    """Give every victim a stack slot (one per web), or repeat its definition where that costs no
+    more.
+    """
     definitions: dict[int, list[MInst]] = {}
     for m in program.code:
         for v in m.defs:
             definitions.setdefault(v, []).append(m)
     home: dict[int, Addr | MInst] = {}
-    for victim in sorted(victims):
-        members = [v for v in range(len(webs.parent)) if webs.find(v) == victim]
-        defs = [d for v in members for d in definitions.get(v, ())]
-        if len(defs) == 1 and defs[0].free and lasts(defs[0], webs, victims, unspillable):
-            home[members[0]] = defs[0]
+    shared: dict[int, Addr] = {}
+    for v, web in sorted(victims.items()):
+        defs = definitions.get(v, ())
+        if len(defs) == 1 and defs[0].free and lasts(defs[0], victims, unspillable):
+            home[v] = defs[0]
             continue
-        slot = len(slots)
-        slots[slot] = isa.vector_bytes if program.classes[victim] == "v" else 8
-        home |= dict.fromkeys(members, Addr(slot=slot))
-    program.results = [(r, p, n) for r, p, n in program.results if r not in home]
+        if web not in shared:
+            shared[web] = Addr(slot=len(slots))
+            slots[len(slots)] = isa.vector_bytes if program.classes[v] == "v" else 8
+        home[v] = shared[web]
     Spiller(program, isa, home, unspillable).run()
 
 
-def lasts(m: MInst, webs: Webs, victims: set[int], unspillable: set[int]) -> bool:
+def lasts(m: MInst, victims: dict[int, int], unspillable: set[int]) -> bool:
     """Is the address `m` reads from (the argument table) in its register wherever m is repeated?"""
     base = m.mem.base if m.mem is not None else -1
-    return base < 0 or not (webs.find(base) in victims or base in unspillable)
+    return base < 0 or not (base in victims or base in unspillable)
 
 
 class Spiller:
@@ -308,6 +312,7 @@ class Spiller:
                  unspillable: set[int]) -> None:
         self.program, self.isa, self.home, self.unspillable = program, isa, home, unspillable
         self.out: list[MInst] = []
+        self.results, self.kept = list(program.results), []
 
     def run(self) -> None:
         for m in self.program.code:
@@ -318,7 +323,24 @@ class Spiller:
             elif not (m.free and m.defs[0] in self.home
                       and isinstance(self.home[m.defs[0]], MInst)):
                 self.op(m)
+            if m.kind is Kind.BACK:
+                self.after_loop(m.target)
         self.program.code = self.out
+        self.program.results = [r for r in self.results if r[0] >= 0] + self.kept
+
+    def after_loop(self, loop: int) -> None:
+        """A result is its phi's register: where only one of them is in memory, load or store."""
+        for i, (result, phi, number) in enumerate(self.results):
+            if number != loop or (result not in self.home and phi not in self.home):
+                continue
+            if result not in self.home:
+                self.out.append(MInst(Kind.OP, self.moves(phi)[1], (result,), (), self.home[phi],
+                                      op="spill", spill=True))
+            elif phi not in self.home:
+                reg = self.fresh(result)
+                self.keep(result, reg)
+                self.kept.append((reg, phi, loop))
+            self.results[i] = (-1, -1, -1)
 
     def moves(self, v: int) -> tuple:
         """Register move, load and store of a value's class."""
