@@ -50,9 +50,9 @@ def system() -> str:
 
 
 def cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line for line in lines if line.startswith("model name")]
-    return names[0].partition(":")[2].strip() if names else platform.processor() or "unknown"
+    from ..codegen.isa.detect import host
+
+    return f"{host().brand} ({host().vendor})"
 
 
 def isa_found() -> str:
@@ -69,17 +69,19 @@ def isa_used() -> str:
 
 
 def features() -> str:
-    from ..codegen.isa.detect import features
+    from ..codegen.isa.detect import host
 
-    return " ".join(sorted(features()))
+    return " ".join(sorted(host().features)) or "none known here"
 
 
 def caches() -> str:
-    from ..codegen.isa.detect import caches
+    from ..codegen.isa.detect import host
 
-    found = caches()
-    sizes = (("L1d", found.l1d), ("L2", found.l2), ("L3", found.l3))
-    return ", ".join(f"{name} {size >> 10} KiB" for name, size in sizes)
+    rows = [
+        f"L{c.level} {c.bytes >> 10} KiB, {c.ways} ways, shared by {c.sharing}"
+        for c in host().caches
+    ]
+    return "; ".join(rows)
 
 
 def cores() -> str:

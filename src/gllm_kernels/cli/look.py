@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
-from ..errors import UnsupportedOpError
 from ..model.llama import TINY
 
 
 def lift(options: Namespace) -> int:
-    """lift.report(path, declaration) -> text"""
-    print(tool("lift", "report")(Path(options.file), options.declaration))
+    from ..lift.lifter import report, timing_table
+
+    catalogue = options.file == "catalogue"
+    print(timing_table() if catalogue else report(Path(options.file), options.declaration))
     return 0
 
 
 def plan(options: Namespace) -> int:
-    """debug.plan(checkpoint directory) -> text"""
-    print(tool("debug", "plan")(Path(options.model or TINY)))
+    from ..debug import plan
+
+    print(plan(Path(options.model or TINY), options.shape))
     return 0
 
 
 def disasm(options: Namespace) -> int:
-    """debug.disasm(checkpoint directory) -> text"""
-    print(tool("debug", "disasm")(Path(options.model or TINY)))
+    from ..debug import disasm
+
+    print(disasm(Path(options.model or TINY), options.shape))
     return 0
-
-
-def tool(package: str, name: str) -> Callable[..., object]:
-    found = getattr(import_module(f"...{package}", __name__), name, None)
-    if found is None:
-        what = f"{package}.{name}"
-        raise UnsupportedOpError(f"this build has no {what}; install a newer gllm-kernels")
-    return found

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from .. import __version__
 from ..config import describe
 from ..errors import GllmError
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # the type has no public name
+Command = Callable[[argparse.Namespace], int]
 
 
 class UsageError(GllmError):
@@ -28,7 +31,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser().parse_args(arguments)
 
 
-def command(module: str, name: str) -> Callable[[argparse.Namespace], int]:
+def command(module: str, name: str) -> Command:
     """A command whose module is imported when it runs: --help and typing errors stay quick."""
 
     def run(options: argparse.Namespace) -> int:
@@ -51,19 +54,19 @@ def parser() -> Parser:
     )
     main.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = main.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_run, add_info, add_lift, add_plan, add_disasm):
-        made = add(commands)
+    adders = (add_run, add_info, add_lift, add_plan, add_disasm)
+    for made in (main, *(add(commands) for add in adders)):
         made.add_argument(
             "-v", "--verbose", action="store_true", help="show the traceback of an error"
         )
     return main
 
 
-Commands = argparse._SubParsersAction  # the type has no public name
-
-
-def new(commands: Commands, name: str, summary: str, run: Callable, **more: object) -> Parser:
-    made = commands.add_parser(name, help=summary, description=summary, **more)
+def new(commands: Commands, name: str, summary: str, run: Command, epilog: str = "") -> Parser:
+    made = commands.add_parser(
+        name, help=summary, description=summary, epilog=epilog or None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     made.set_defaults(command=run)
     return made
 
@@ -71,9 +74,9 @@ def new(commands: Commands, name: str, summary: str, run: Callable, **more: obje
 # fmt: off
 RUN_GROUPS = {  # flags, type, default, metavar, help; names and defaults as in llama.cpp
     "model": (
-        (("-m", "--model"), str, None, "DIR", "checkpoint (default: the tiny model of this package)"),
+        (("-m", "--model"), str, None, "DIR", "checkpoint (default: the model of this package)"),
         (("-c", "--ctx-size"), int, 0, "N", "context in tokens; 0: as the model was trained"),
-        (("-t", "--threads"), int, None, "N", "threads (default: GLLM_THREADS, else by cores and quota)"),
+        (("-t", "--threads"), int, None, "N", "threads (default: by cores and quota)"),
     ),
     "sampling": (
         (("-n", "--n-predict"), int, -1, "N", "tokens to generate; -1: until the context is full"),
@@ -89,9 +92,7 @@ RUN_GROUPS = {  # flags, type, default, metavar, help; names and defaults as in 
 
 
 def add_run(commands: Commands) -> Parser:
-    summary = "continue a text"
-    made = new(commands, "run", summary, command("run", "run"), epilog=environment(),
-               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    made = new(commands, "run", "continue a text", command("run", "run"), environment())
     add_prompt(made.add_argument_group("prompt"))
     for title, rows in RUN_GROUPS.items():
         group = made.add_argument_group(title)
@@ -125,9 +126,12 @@ def add_info(commands: Commands) -> Parser:
 def add_lift(commands: Commands) -> Parser:
     summary = "show what a compiled C function computes"
     made = new(commands, "lift", summary, command("look", "lift"))
-    made.add_argument("file", metavar="FILE", help="shared library or object file")
     made.add_argument(
-        "declaration", metavar="DECLARATION",
+        "file", metavar="FILE",
+        help="shared library or object file; `catalogue` times the lifting of every operator",
+    )  # fmt: skip
+    made.add_argument(
+        "declaration", metavar="DECLARATION", nargs="?", default="",
         help="its C declaration: 'void mish(const float *x, float *out, size_t n)'",
     )  # fmt: skip
     return made
@@ -146,4 +150,8 @@ def add_disasm(commands: Commands) -> Parser:
 def add_model(made: Parser) -> Parser:
     flags, _, _, metavar, meaning = RUN_GROUPS["model"][0]
     made.add_argument(*flags, metavar=metavar, help=meaning)
+    made.add_argument(
+        "--shape", choices=("llama-1b", "llama-7b", "llama-8b"), default="",
+        help="one layer of this well-known shape instead of a checkpoint",
+    )  # fmt: skip
     return made

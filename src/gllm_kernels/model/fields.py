@@ -92,8 +92,8 @@ def unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object's pairs; a repeated key is an error: readers disagree on which one counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        keys = [key for key, _ in pairs]
+        twice = next(key for place, key in enumerate(keys) if key in keys[:place])
         raise ValueError(f"the key {shown(twice)} occurs twice")
     return found
 

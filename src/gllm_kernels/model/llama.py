@@ -36,9 +36,13 @@ TINY = Path(__file__).parent / "tiny"  # the checkpoint that ships with the pack
 class Engine(Protocol):
     """The forward pass of one model and its KV cache."""
 
-    compile_s: float
-    threads: int
-    weight_bytes: int  # bytes of weights that one decode step reads
+    @property
+    def compile_s(self) -> float: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights that one decode step reads."""
 
     def forward(self, tokens: I32, position: int, every_row: bool) -> F32:
         """Logits [len(tokens), vocab] of every row, or [1, vocab] of the last one.
@@ -87,9 +91,10 @@ class Llama:
         self.tokenizer = load_tokenizer(self.path)
         weights = load_weights(self.path, self.config, progress)
         loaded = time.perf_counter()
-        sizes = {"n_ctx": self.n_ctx, "n_batch": self.n_batch, "n_threads": n_threads}
-        self._engine = (build or compiled)(self.config, weights, **sizes)
-        engine = self._engine
+        engine = (build or compiled)(
+            self.config, weights, n_ctx=self.n_ctx, n_batch=self.n_batch, n_threads=n_threads
+        )
+        self._engine = engine
         self.stats = Stats(loaded - began, engine.compile_s, engine.threads, engine.weight_bytes)
         self._lock = threading.Lock()
         self._position = 0
@@ -235,11 +240,13 @@ class Limit:
     finish: str
 
 
-def compiled(config: LlamaConfig, weights: LlamaWeights, **sizes: int | None) -> Engine:
+def compiled(
+    config: LlamaConfig, weights: LlamaWeights, *, n_ctx: int, n_batch: int, n_threads: int | None
+) -> Engine:
     """The engine that runs on code compiled from the scalar operators."""
     from .engine import build  # compiling pulls in every stage: not before a model is loaded
 
-    return build(config, weights, **sizes)
+    return build(config, weights, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
 
 
 def check_context(n_ctx: int, config: LlamaConfig) -> int:

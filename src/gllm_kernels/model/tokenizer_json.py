@@ -6,7 +6,8 @@ Layout: https://huggingface.co/docs/tokenizers; each row does what that library 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from ..errors import FormatError
 from .added import AddedToken, Finder
@@ -17,6 +18,9 @@ from .tokenizer import Normalise, Split, Tokenizer
 
 MAX_TOKENS = 1 << 22
 Process = tuple[tuple[int, ...], tuple[int, ...]]  # ids before and behind the text
+Pieces = tuple[Callable[[str], bytes], int]  # bytes of a token, spaces to strip from the front
+Part = TypeVar("Part")
+Rows = Mapping[str, Callable[[Fields], Part]]  # type of a part -> what makes it
 
 
 class Unfamiliar(Exception):
@@ -31,13 +35,15 @@ def parse_tokenizer(fields: Fields) -> Tokenizer:
     sought = [(normalise(row.content) if row.normalized else row.content, row) for row in added]
     tokens = {id: token for token, id in vocab.items()} | {row.id: text for text, row in sought}
     hidden = {row.id for row in added if row.special}
-    piece, strip = read_part(fields, "decoder", DECODERS, None) or no_decoder(fields)
-    prefix, suffix = read_part(fields, "post_processor", PROCESSORS, ((), ()))
+    if fields.get("decoder") is None:
+        raise Unfamiliar("a tokenizer without a decoder")
+    piece, strip = read_kind(fields.nested("decoder"), DECODERS)
+    prefix, suffix = read_part(fields, "post_processor", PROCESSORS, ALONE)
     return Tokenizer(
         raw_added=Finder.of((text, row) for text, row in sought if not row.normalized),
         normalised_added=Finder.of((text, row) for text, row in sought if row.normalized),
         normalise=normalise,
-        split=read_part(fields, "pre_tokenizer", SPLITTERS, lambda text, first: (text,)),
+        split=read_part(fields, "pre_tokenizer", SPLITTERS, one_word),
         bpe=read_bpe(model, vocab),
         prefix=prefix,
         suffix=suffix,
@@ -49,27 +55,40 @@ def parse_tokenizer(fields: Fields) -> Tokenizer:
     )
 
 
-def read_part(fields: Fields, name: str, rows: dict[str, Callable], default: object) -> object:
+ALONE: Process = ((), ())
+
+
+def one_word(text: str, first: bool) -> Iterable[str]:
+    return (text,)
+
+
+def read_part(fields: Fields, name: str, rows: Rows[Part], default: Part) -> Part:
     """The part called `name`, made by the row of its type; null is the default."""
     if fields.get(name) is None:
         return default
     return read_kind(fields.nested(name), rows)
 
 
-def read_kind(part: Fields, rows: dict[str, Callable]) -> object:
+def read_kind(part: Fields, rows: Rows[Part]) -> Part:
     kind = part.text("type")
     if kind not in rows:
         raise Unfamiliar(f"{part.where}type {shown(kind)}")
     return rows[kind](part)
 
 
-def read_list(part: Fields, name: str, rows: dict[str, Callable]) -> list:
+def read_list(part: Fields, name: str, rows: Rows[Part]) -> list[Part]:
     """The parts of a Sequence."""
-    items = part.array(name)
-    if not all(type(item) is dict for item in items):
-        part.refuse(name, "expected an array of objects")
-    places = enumerate(items)
-    return [read_kind(Fields(part.path, v, f"{part.where}{name}[{i}]."), rows) for i, v in places]
+    return [read_kind(item, rows) for item in read_items(part, name)]
+
+
+def read_items(part: Fields, name: str) -> list[Fields]:
+    """An array of objects."""
+    items = []
+    for place, values in enumerate(part.array(name)):
+        if type(values) is not dict:
+            part.refuse(name, "expected an array of objects")
+        items.append(Fields(part.path, values, f"{part.where}{name}[{place}]."))
+    return items
 
 
 def only(part: Fields, **wanted: object) -> None:
@@ -140,10 +159,7 @@ def read_added(fields: Fields, vocab: dict[str, int]) -> list[AddedToken]:
     if fields.get("added_tokens") is None:
         return []
     added = []
-    for place, values in enumerate(fields.array("added_tokens")):
-        if type(values) is not dict:
-            fields.refuse("added_tokens", "expected an array of objects")
-        row = Fields(fields.path, values, f"added_tokens[{place}].")
+    for row in read_items(fields, "added_tokens"):
         only(row, single_word=False)
         flags = {name: row.flag(name, False) for name in ADDED_FLAGS}
         token = AddedToken(row.integer("id", 0, MAX_TOKENS), row.text("content"), **flags)
@@ -184,7 +200,7 @@ def normalise_all(part: Fields) -> Normalise:
     return run
 
 
-NORMALISERS = {"Sequence": normalise_all, "Prepend": prepend, "Replace": replace}
+NORMALISERS: Rows[Normalise] = {"Sequence": normalise_all, "Prepend": prepend, "Replace": replace}
 
 
 # --- splitters: text -> words -------------------------------------------------------------------
@@ -263,7 +279,7 @@ def split_all(part: Fields) -> Split:
     return run
 
 
-SPLITTERS = {
+SPLITTERS: Rows[Split] = {
     "Sequence": split_all,
     "ByteLevel": byte_level,
     "Split": split_by,
@@ -280,13 +296,13 @@ def template(part: Fields) -> Process:
     table = part.nested("special_tokens")
     sides: tuple[list[int], list[int]] = ([], [])
     seen = 0
-    for item in part.array("single"):
-        if type(item) is not dict or set(item) not in ({"SpecialToken"}, {"Sequence"}):
+    for item in read_items(part, "single"):
+        if set(item.values) not in ({"SpecialToken"}, {"Sequence"}):
             part.refuse("single", "expected SpecialToken and Sequence entries")
-        if "Sequence" in item:
+        if "Sequence" in item.values:
             seen += 1
             continue
-        name = Fields(part.path, item, f"{part.where}single.").nested("SpecialToken").text("id")
+        name = item.nested("SpecialToken").text("id")
         ids = table.nested(name).array("ids")
         sides[min(seen, 1)].extend(id for id in ids if type(id) is int and 0 <= id <= MAX_TOKENS)
     if seen != 1:
@@ -301,16 +317,14 @@ def process_all(part: Fields) -> Process:
     return tuple(before), tuple(id for _, suffix in rows for id in suffix)
 
 
-PROCESSORS = {
+PROCESSORS: Rows[Process] = {
     "Sequence": process_all,
-    "ByteLevel": lambda part: ((), ()),  # trims offsets, which are not kept here
+    "ByteLevel": lambda part: ALONE,  # trims offsets, which are not kept here
     "TemplateProcessing": template,
 }
 
 
 # --- decoders: token -> bytes -------------------------------------------------------------------
-
-Pieces = tuple[Callable[[str], bytes], int]  # bytes of a token, spaces to strip from the front
 
 
 def byte_pieces(part: Fields) -> Pieces:
@@ -328,11 +342,7 @@ def fallback_pieces(part: Fields) -> Pieces:
     """Llama 2: Replace mark by space, <0xNN> is a byte, join, strip one leading space."""
     marks: list[tuple[str, str]] = []
     strip, kinds = 0, []
-    steps = part.array("decoders")
-    for place, values in enumerate(steps):
-        if type(values) is not dict:
-            part.refuse("decoders", "expected an array of objects")
-        step = Fields(part.path, values, f"{part.where}decoders[{place}].")
+    for step in read_items(part, "decoders"):
         kinds.append(step.text("type"))
         if kinds[-1] == "Replace":
             marks.append((read_literal(step), step.text("content")))
@@ -352,8 +362,4 @@ def fallback_pieces(part: Fields) -> Pieces:
     return piece, strip
 
 
-def no_decoder(fields: Fields) -> Pieces:
-    raise Unfamiliar("a tokenizer without a decoder")
-
-
-DECODERS = {"ByteLevel": byte_pieces, "Sequence": fallback_pieces}
+DECODERS: Rows[Pieces] = {"ByteLevel": byte_pieces, "Sequence": fallback_pieces}
