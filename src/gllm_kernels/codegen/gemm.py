@@ -1,6 +1,6 @@
 """Matrix products: c[h, i, j] = f(sum[r<k](a[h, i, r] * b[h, r, j])) for a range of columns.
 
-    few rows (m <= params.few, A's rows contiguous): B streams past once     gemv.dot, gemv.columns
+    few rows (A's rows contiguous): B streams past once                      gemv.dot, gemv.columns
     else: columns in blocks of nc, rows in blocks, r in blocks of kc         packed
               pack B (kc x nc); rows in blocks of mc: pack A (mc x kc)
                   panels of mr rows x panels of nr columns: the micro-kernel
@@ -85,7 +85,9 @@ def _always_few(product: Contraction) -> bool:
 def _choose(site: Site, layout: Layout) -> None:
     """The path by m; a transposed A is packed whatever m is."""
     product, few = site.product, site.params.few
-    stream = gemv.dot if product.b.along else gemv.columns
+    stream = gemv.dot
+    if not product.b.along:  # a second tile of rows would read B from memory again
+        stream, few = gemv.columns, min(few, gemv.TALL)
     if _always_few(product):
         stream(site, site.scratch(layout.sums))
         return

@@ -10,10 +10,11 @@ Strides are in bytes and not negative.
 
 from __future__ import annotations
 
-from .kernel import K, KernelBuilder, Value
+from .kernel import K, KernelBuilder, Mem, Value
 
-# more lines than any block has, so that (depth - r)*MANY separates r < depth from r >= depth
-MANY = 1 << 24
+LINE = 64  # bytes of a cache line
+AHEAD = 4  # rows that `pack_rows` prefetches ahead
+NEXT = 512  # bytes that `pack_across` prefetches ahead
 # panels are filled up to a multiple of this depth, so the k loop may be unrolled up to as much
 ROUND = 8
 
@@ -37,25 +38,36 @@ def pack_rows(b: KernelBuilder, source: Value, stride: Value, lines: Value, dept
               target: Value, width: int) -> None:
     """Lines are neighbours in memory, depth steps `stride` bytes apart: copy row by row.
 
-    All panels of a row before the next row, so the source is read linearly.
+    All panels of a row before the next row, so the source is read linearly; a few rows ahead are
+    prefetched, because the hardware starts anew at every page.
     """
-    lanes, step = b.lanes, pitch(depth, width, b.lanes)
-    with b.loop(0, padded(depth), 1, source, target, name="pack rows") as row:
-        left = b.emit(K.IMIN, (depth - row.iv) * MANY, lines)
-        with b.loop(0, lines, width, *row.phis, name="pack row") as panel:
-            count = b.emit(K.IMIN, left - panel.iv, b.int(width))
-            _copy(b, panel.phis[0], panel.phis[1], count, -(-width // lanes))
+    step, ahead = pitch(depth, width, b.lanes), stride * AHEAD
+    rest = lines - lines / width * width
+    whole = lines - rest
+    with b.loop(0, depth, 1, source, target, name="pack rows") as row:
+        with b.loop(0, whole, width, *row.phis, name="pack row") as panel:
+            for at in range(0, 4 * width, LINE):
+                b.emit(K.PREFETCH, panel.phis[0], ahead, imm=Mem(1, at, level=1))
+            _copy(b, panel.phis[0], panel.phis[1], width, None)
             panel.yields(panel.phis[0] + 4 * width, panel.phis[1] + step)
+        with b.when_less(0, rest):
+            _copy(b, *panel.results, width, rest)
         row.yields(row.phis[0] + stride, row.phis[1] + 4 * width)
+    with b.loop(depth, padded(depth), 1, row.results[1], name="pack padding") as row:
+        with b.loop(0, lines, width, row.phis[0], name="pack zeros") as panel:
+            for v in range(0, width, b.lanes):
+                b.store(panel.phis[0], b.int(0), b.const(0.0), disp=4 * v)
+            panel.yields(panel.phis[0] + step)
+        row.yields(row.phis[0] + 4 * width)
 
 
-def _copy(b: KernelBuilder, source: Value, target: Value, count: Value, vectors: int) -> None:
-    """`count` floats and zeros behind them, as `vectors` whole vectors."""
+def _copy(b: KernelBuilder, source: Value, target: Value, width: int, count: Value | None) -> None:
+    """`width` floats, or `count` and zeros behind them, as whole vectors."""
     zero = b.int(0)
-    for v in range(vectors):
-        mask = b.emit(K.FIRST, count - v * b.lanes)
-        value = b.load(source, zero, disp=4 * b.lanes * v, mask=mask)
-        b.store(target, zero, value, disp=4 * b.lanes * v)
+    for v in range(0, width, b.lanes):
+        left = b.int(width - v) if count is None else count - v
+        mask = b.emit(K.FIRST, left) if count is not None or width - v < b.lanes else None
+        b.store(target, zero, b.load(source, zero, disp=4 * v, mask=mask), disp=4 * v)
 
 
 def pack_across(b: KernelBuilder, source: Value, stride: Value, lines: Value, depth: Value,
@@ -92,11 +104,13 @@ def _strip(b: KernelBuilder, line: Value, last: Value, stride: Value, depth: Val
 
 def _lines(b: KernelBuilder, top: Value, end: Value, stride: Value, count: int,
            mask: Value) -> list[Value]:
-    """A vector of each of `count` lines, then zeros; addresses stop at the last line."""
+    """A vector of each of `count` lines, then zeros; addresses stop at the last line. So many
+    streams are too many for the hardware to follow: each asks for its own next cache lines."""
     rows: list[Value] = []
     at = top
     for r in range(count):
         at = b.emit(K.IMIN, at + stride, end) if r else top
+        b.emit(K.PREFETCH, at, b.int(0), imm=Mem(1, NEXT, level=1))
         rows.append(b.load(at, b.int(0), mask=mask))
     return rows + [b.bits(0)] * (b.lanes - count)
 
