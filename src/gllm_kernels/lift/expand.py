@@ -13,10 +13,11 @@ from ..trace.affine import Affine
 from ..trace.ir import REDUCERS, Op, OpTrace, TraceOp
 from ..trace.spec import free_symbols
 from . import value as v
-from .engine import Lifted, Stored
+from .engine import Lifted
 from .error import Refusal
 from .nodes import Node, Nodes
 from .signature import Signature
+from .state import Stored
 
 Binding = dict[str, int]
 Row = tuple[int, v.Mono, int, tuple[str, ...]]  # coefficient, dimensions, their value, binders

@@ -190,7 +190,7 @@ def _mov(i: Instruction) -> Step:
     write = writer(i, width)
     if i.op_kind(1) == OpKind.REGISTER:
         number = general(i.op_register(1))[0]
-        return lambda m: write(m, m.defined(number))
+        return lambda m: write(m, m.movable(number))
     if i.op_kind(1) == OpKind.MEMORY:
         address, size = address_of(i), width // 8
         return lambda m: write(m, m.load(address(m), size))
@@ -347,7 +347,7 @@ def _shift(name: str) -> Builder:
 
         def step(m: Machine) -> None:
             result = m.shifted(name, source(m), count, width)
-            m.flags = ("logic", result, 0, width)
+            m.flags = ("result", result, 0, width)  # the carry is the last bit shifted out
             write(m, result)
 
         return step

@@ -1,0 +1,240 @@
+"""Loop counters as symbols: guessed once, proved in every round, solved at the exit.
+
+A register or stack slot that steps by the same amount in each round is `entry + step*counter`.
+The step is learned on the first back edge. From then on the location is set to that polynomial at
+each arrival at the loop's header, and what the round computed from the symbol must be one step
+further, term by term. Where it is not, the location is junk for good: harmless in a dead register,
+refused at its first use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from . import value as v
+from .elf import Image
+from .error import Refusal
+from .nodes import Nodes
+from .operands import NAMES, RSP
+from .program import Block, Program
+from .signature import Signature
+from .state import INTEGRAL, STACK, State, whole
+
+Step = tuple[tuple[tuple[v.Mono, int], ...], bool]  # (terms, whether the counter has 32 bits)
+JUNK = None  # the step of a location that does not step evenly
+MISSING = object()
+
+
+@dataclass(slots=True)
+class Frame:
+    """A loop that is running: round number, values on entry, and what its exit compared."""
+
+    loop: int
+    body: frozenset[int]
+    entry: dict[int, object]
+    round: int = 0
+    exit: v.Poly | None = None
+    expected: dict[int, object] = field(default_factory=dict)
+
+
+class Loops(State):
+    """The part of the machine that follows loops."""
+
+    def __init__(
+        self, program: Program, image: Image, signature: Signature, sizes: dict[str, int],
+        nodes: Nodes, learned: dict[tuple[int, int], Step | None],
+    ) -> None:  # fmt: skip
+        super().__init__(image, signature, sizes, nodes)
+        self.program, self.learned = program, learned
+        self.frames: list[Frame] = []
+        self.relearned = False
+        self.depth = 0  # branches on data that are being followed
+
+    def cross_loops(self, block: Block) -> None:
+        """Leave the loops that `block` is outside of; begin or repeat the one it heads."""
+        frames = self.frames
+        while frames and block.start not in frames[-1].body:
+            if self.depth:
+                raise Refusal("a loop that ends on a condition on data", at=block.start)
+            self._leave(frames.pop())
+        if block.header < 0:
+            return
+        if self.depth:
+            raise Refusal("a loop inside a branch on data", at=block.start)
+        if frames and frames[-1].loop == block.header:
+            self._repeat(frames[-1])
+        else:
+            self._begin(block.header)
+
+    def _locations(self) -> dict[int, object]:
+        """Integer registers (by number) and stack slots (by address) that hold integers."""
+        found = {k: a for k, a in enumerate(self.r) if a.__class__ in INTEGRAL and k != RSP}
+        for address, (_, a) in self.stack.items():
+            if a.__class__ in INTEGRAL:
+                found[address] = a
+        return found
+
+    def _set(self, location: int, value: object) -> None:
+        if location < 16:
+            self.r[location] = value
+        else:
+            self.stack[location] = (self.stack[location][0], value)
+
+    def _begin(self, loop: int) -> None:
+        frame = Frame(loop, self.program.loops[loop], self._locations())
+        self.frames.append(frame)
+        for (at, location), step in self.learned.items():
+            entry = frame.entry.get(location, MISSING)
+            if at == loop and step is not JUNK and fits_step(entry, step[1]):
+                self._count(frame, location, step)
+
+    def _count(self, frame: Frame, location: int, step: tuple[v.Mono, ...]) -> None:
+        """Set a location to entry + step*counter in this round."""
+        terms, narrow = step
+        number = v.counter(frame.loop, frame.round)
+        entry = whole(frame.entry[location])
+        total = dict(v.terms_of(entry))
+        size = 0
+        for mono, coef in terms:
+            total[(*mono, number)] = coef
+            size += coef * self.size(mono)
+        value = v.Poly(total, v.value_of(entry) + size * frame.round)
+        held = v.Low32(value) if narrow else value
+        frame.expected[location] = held
+        self._set(location, held)
+
+    def size(self, mono: v.Mono) -> int:
+        product = 1
+        for number in mono:
+            product *= self.atoms[number]
+        return product
+
+    def _repeat(self, frame: Frame) -> None:
+        """A back edge: learn steps, check those that are known, and move the counter on."""
+        frame.round += 1
+        for location, now in self._locations().items():
+            before = frame.entry.get(location, MISSING)
+            key = (frame.loop, location)
+            if before is MISSING:
+                frame.entry[location] = now
+                continue
+            if key not in self.learned:
+                if now is before or same(now, before):
+                    continue
+                first = frame.round == 1
+                self.learned[key] = learned_step(before, now) if first else JUNK
+                self.relearned = True
+                if self.learned[key] is not JUNK:
+                    self._count(frame, location, self.learned[key])
+                    continue
+            step = self.learned[key]
+            if step is not JUNK and not self._steps_evenly(frame, location, step, now):
+                step = self.learned[key] = narrower(step, before, now)
+                self.relearned = True
+            if step is JUNK:
+                self._set(location, self._junk(location, now))
+            else:
+                self._count(frame, location, step)
+
+    def _steps_evenly(self, frame: Frame, location: int, step: tuple, now: object) -> bool:
+        """Whether `now`, computed from the symbol of the last round, is one step further."""
+        last = frame.expected.get(location)
+        if last is None:
+            return False
+        terms, narrow = step
+        total = dict(v.terms_of(whole(last)))
+        for mono, coef in terms:
+            total[mono] = total.get(mono, 0) + coef
+        want = {m: c for m, c in total.items() if c}
+        have = v.terms_of(whole(now))
+        if not fits_step(now, narrow):
+            return False
+        return have == want or self._vanishes(have, want)
+
+    def _vanishes(self, have: dict[v.Mono, int], want: dict[v.Mono, int]) -> bool:
+        """Whether two polynomials differ only in terms with a dimension that is 0 here."""
+        differing = [m for m in have.keys() | want.keys() if have.get(m, 0) != want.get(m, 0)]
+        return all(any(self.atoms.get(x) == 0 for x in m) for m in differing)
+
+    def _junk(self, location: int, now: object) -> v.Poly:
+        name = NAMES[location] if location < 16 else f"stack slot {location - STACK:+d}"
+        text = f"{name}, which does not step by the same amount in each round"
+        return self.opaque(text, v.value_of(whole(now)))
+
+    def _leave(self, frame: Frame) -> None:
+        """After its loop a counter is what the exit condition says: solve it, or give up on it."""
+        final = self._final(frame)
+        text = "the final counter of a loop whose length is not a polynomial of the sizes"
+        for location, now in self._locations().items():
+            if frame.loop in v.loops_of(whole(now)):
+                solved = self._substitute(whole(now), frame, final)
+                if solved is None:
+                    solved = self.opaque(text, v.value_of(whole(now)))
+                narrow = now.__class__ is v.Low32 and solved.__class__ is v.Poly
+                self._set(location, v.Low32(solved) if narrow else solved)
+        self.flags = None
+
+    def _final(self, frame: Frame) -> v.Int | None:
+        """Solve coefficient*counter + rest = 0 (or the overshoot) for the counter."""
+        if frame.exit is None:
+            return None
+        ours = [(m, c) for m, c in frame.exit.terms.items() if frame.loop in _loops(m)]
+        if len(ours) != 1 or abs(frame.exit.value) > abs(ours[0][1]):
+            return None
+        mono, coef = ours[0]
+        factors = tuple(x for x in mono if x < v.COUNTER)
+        rest = v.sub(frame.exit, v.Poly({mono: coef}, coef * self.size(factors) * frame.round))
+        wanted = v.sub(frame.exit.value, rest)
+        final = v.divided_by(wanted, coef, factors, self.size(factors))
+        return final if final is not None and v.value_of(final) == frame.round else None
+
+    def _substitute(self, poly: v.Int, frame: Frame, final: v.Int | None) -> v.Int | None:
+        """Replace the counter of `frame` by its final value, also where a round lags behind."""
+        if final is None:
+            return None
+        total: v.Int = 0
+        for mono, coef in v.terms_of(poly).items():
+            ours = [x for x in mono if v.COUNTER <= x < v.OPAQUE and v.loop_of(x) == frame.loop]
+            rest = tuple(x for x in mono if x not in ours)
+            size = 1
+            for x in rest:
+                size *= self.atom_value(x)
+            part: v.Int = v.make({rest: coef}, coef * size)
+            for x in ours:
+                part = v.mul(part, v.add(final, v.round_of(x) - frame.round))
+            total = v.add(total, part)
+        return total
+
+
+def same(a: object, b: object) -> bool:
+    return a.__class__ is b.__class__ and whole(a) == whole(b)
+
+
+def fits_step(entry: object, narrow: bool) -> bool:
+    """Whether a 32-bit (narrow) or 64-bit counter can start from `entry`."""
+    if entry.__class__ is int:
+        return not narrow or 0 <= entry < 1 << 32
+    return entry.__class__ is (v.Low32 if narrow else v.Poly)
+
+
+def learned_step(before: object, now: object) -> tuple | None:
+    """(terms, narrow) of now - before, or JUNK where it is not made of dimensions."""
+    narrow = v.Low32 in (now.__class__, before.__class__)
+    if not (fits_step(before, narrow) and fits_step(now, narrow)):
+        return JUNK
+    step = v.sub(whole(now), whole(before))
+    if v.has_counter(step) or v.has_pointer(step):
+        return JUNK
+    return tuple(v.terms_of(step).items()), narrow
+
+
+def narrower(step: tuple, before: object, now: object) -> tuple | None:
+    """A counter that was learned from two constants may have 32 bits; else it is JUNK."""
+    terms, narrow = step
+    if not narrow and now.__class__ is v.Low32 and fits_step(before, True):
+        return terms, True
+    return JUNK
+
+
+def _loops(mono: v.Mono) -> set[int]:
+    return {v.loop_of(x) for x in mono if v.COUNTER <= x < v.OPAQUE}

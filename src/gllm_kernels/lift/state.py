@@ -1,0 +1,253 @@
+"""Registers, stack and buffers during a run.
+
+A register holds an int, a `Poly`, a `Low32` (a 32-bit result), a `Node` (a float in an integer
+register), the caller's value, or nothing that may be used.
+"""
+
+from __future__ import annotations
+
+from ..trace.ir import Op
+from . import value as v
+from .conditions import Conditions
+from .elf import Image
+from .error import Refusal
+from .nodes import MASKS, Node, Nodes
+from .operands import NAMES, RSP
+from .signature import Signature
+
+STACK = 0x7FFF_0000_0000
+STACK_BELOW, STACK_ABOVE = 1 << 16, 1 << 12
+POINTER_GAP = 40  # buffers are 2^40 bytes apart: no two overlap
+INTEGER_ARGUMENTS = (7, 6, 2, 1, 8, 9)  # rdi rsi rdx rcx r8 r9 (System V ABI, 3.2.3)
+
+
+class Saved:
+    """The value a register held on entry; it may be pushed and popped only."""
+
+
+class Chosen:
+    """An integer that depends on data."""
+
+
+CHOSEN = Chosen()
+Stored = tuple[int, v.Int, Node]  # pointer atom, index in elements, value
+
+
+class State(Conditions):
+    """The contents of everything a function can read and write."""
+
+    def __init__(
+        self, image: Image, signature: Signature, sizes: dict[str, int], nodes: Nodes
+    ) -> None:
+        super().__init__()
+        self.image, self.nodes = image, nodes
+        self.r: list[object] = [Saved() for _ in range(16)]
+        self.x: list[Node | None] = [None] * 16
+        self.stack: dict[int, tuple[int, object]] = {}
+        self.memory: dict[int, Stored] = {}
+        self._arguments(signature, sizes)
+
+    def _arguments(self, signature: Signature, sizes: dict[str, int]) -> None:
+        """Place the arguments as the System V ABI does."""
+        self.r[RSP] = STACK - 8
+        self.atoms, self.names, self.readonly = {}, {}, set()
+        integers = floats = 0
+        for number, arg in enumerate(signature.arguments):
+            if arg.kind == "scalar":
+                self.x[floats] = self.nodes.make(Op.SCALAR, (), arg.name)
+                floats += 1
+                continue
+            name = number + (v.POINTER if arg.kind == "pointer" else 0)
+            value = (number + 1) << POINTER_GAP if arg.kind == "pointer" else sizes[arg.name]
+            self.atoms[name], self.names[name] = value, arg
+            if arg.kind == "pointer" and arg.const:
+                self.readonly.add(name)
+            whole = v.atom(name, value)
+            held = whole if arg.width == 64 else v.Low32(whole)
+            if integers < len(INTEGER_ARGUMENTS):
+                self.r[INTEGER_ARGUMENTS[integers]] = held
+            else:
+                self.stack[STACK + 8 * (integers - len(INTEGER_ARGUMENTS))] = (8, held)
+            integers += 1
+
+    # ---- registers
+
+    def defined(self, number: int) -> object:
+        """The raw content of a register, refused where it has none."""
+        value = self.movable(number)
+        if value.__class__ is Saved:
+            raise Refusal(f"{NAMES[number]} is read before it is written")
+        return value
+
+    def movable(self, number: int) -> object:
+        """`defined`, or the caller's value of a register that is being saved."""
+        value = self.r[number]
+        if value is CHOSEN:
+            raise Refusal(
+                f"{NAMES[number]} holds an integer that data chose",
+                change="a result that is a position (argmax, search) is opaque, not a trace",
+            )
+        if value is None:
+            raise Refusal(f"{NAMES[number]} is read after a call or branch that lost it")
+        return value
+
+    def read64(self, number: int) -> v.Int:
+        value = self.r[number]
+        if value.__class__ is int or value.__class__ is v.Poly:
+            return value
+        return self.as_integer(self.defined(number), 64)
+
+    def read32(self, number: int) -> v.Int:
+        """Any representative modulo 2^32."""
+        return self.as_integer(self.defined(number), 32)
+
+    def as_integer(self, value: object, width: int) -> v.Int:
+        kind = value.__class__
+        if kind is int:
+            return v.signed(value, width)
+        if kind is v.Poly:
+            return value
+        if kind is v.Low32:
+            return value.poly if width == 32 else self.zero_extended(value.poly)
+        raise v.NotAnInteger
+
+    def as_float(self, value: object) -> Node:
+        if value.__class__ is Node:
+            return value
+        if value.__class__ is int:
+            return self.nodes.const(value)
+        raise Refusal(
+            "a counter or a size is used as the bits of a float",
+            change="convert it: (float)i",
+        )
+
+    def float(self, number: int) -> Node:
+        value = self.x[number]
+        if value is None:
+            raise Refusal(f"xmm{number} is read before it is written")
+        if value.op in MASKS:
+            raise Refusal(f"xmm{number} holds the mask of a comparison, used as a number")
+        return value
+
+    def write64(self, number: int, value: object) -> None:
+        self.r[number] = v.signed(value, 64) if value.__class__ is int else value
+
+    def write32(self, number: int, value: object) -> None:
+        if value.__class__ is int:
+            value &= 0xFFFFFFFF
+        elif value.__class__ is v.Poly:
+            value = v.Low32(value)
+        elif value.__class__ is Node:
+            self.integer_data = True
+        elif value.__class__ is not v.Low32:
+            raise v.NotAnInteger
+        self.r[number] = value
+
+    def push(self, number: int) -> None:
+        self.r[RSP] = v.sub(self.r[RSP], 8)
+        self.stack[self.r[RSP]] = (8, self.r[number])
+
+    def pop(self, number: int) -> None:
+        top = self.r[RSP]
+        if top.__class__ is not int or top not in self.stack:
+            raise Refusal("pop from a stack slot that was not pushed")
+        self.r[number] = self.stack[top][1]
+        self.r[RSP] = top + 8
+
+    def registers(self) -> str:
+        """The integer registers, for an error message."""
+        held = [
+            f"{NAMES[k]} = {self.text(whole(a))}"
+            for k, a in enumerate(self.r)
+            if a.__class__ in INTEGRAL and k != RSP
+        ]
+        return ", ".join(held)
+
+    # ---- memory
+
+    def load(self, address: v.Int, size: int) -> object:
+        if address.__class__ is int:
+            return self._load_fixed(address, size)
+        place, pointer, index = self.element(address, size)
+        stored = self.memory.get(place)
+        return stored[2] if stored else self.nodes.load(pointer, index)
+
+    def _load_fixed(self, address: int, size: int) -> object:
+        if not STACK - STACK_BELOW <= address < STACK + STACK_ABOVE:
+            data = self.image.constant(address, size)
+            if data is None:
+                raise Refusal("a load from a global variable", "arguments and constants only")
+            return int.from_bytes(data, "little")
+        width, value = self.stack.get(address, (0, None))
+        if value is CHOSEN or width < size:
+            raise Refusal("a stack slot that is not written on every path, or only in part")
+        if width > size and value.__class__ is int:
+            return value & ((1 << 8 * size) - 1)
+        if width > size and value.__class__ not in (v.Poly, v.Low32):
+            raise Refusal("a part of a stack slot is read")
+        return value
+
+    def store(self, address: v.Int, size: int, value: object) -> None:
+        if address.__class__ is int:
+            self._store_fixed(address, size, value)
+            return
+        place, pointer, index = self.element(address, size)
+        if pointer in self.readonly:
+            raise Refusal(
+                f"a store through {self.names[pointer].name}, which is declared const",
+                change="declare an output as a plain pointer",
+            )
+        if value.__class__ not in (int, Node):
+            raise Refusal(
+                "a counter or a size is stored as an integer",
+                change="convert it: (float)i",
+            )
+        self.memory[place] = (pointer, index, self.as_float(value))
+
+    def _store_fixed(self, address: int, size: int, value: object) -> None:
+        if not STACK - STACK_BELOW <= address < STACK + STACK_ABOVE:
+            raise Refusal("a store to a global variable", "no state outside the arguments")
+        for near in range(address - 7, address + size):
+            if near != address and near in self.stack and near + self.stack[near][0] > address:
+                del self.stack[near]
+        if size == 4 and value.__class__ is int:
+            value &= 0xFFFFFFFF
+        elif size == 4 and value.__class__ is v.Poly:
+            value = v.Low32(value)
+        self.stack[address] = (size, value)
+
+    def element(self, address: v.Int, size: int) -> tuple[int, int, v.Int]:
+        """Concrete address, pointer and element index of an access to a buffer."""
+        if not v.fits(address, 64):
+            raise Refusal(f"the address {self.text(address)} can wrap around")
+        plain = self.stripped(address, "an address")
+        pointers = [] if plain.__class__ is int else [m for m in plain.terms if _is_pointer(m)]
+        if len(pointers) != 1 or plain.terms[pointers[0]] != 1 or len(pointers[0]) != 1:
+            raise Refusal(
+                f"the address {self.text(address)} is not an element of one argument",
+                change="a constant table or a local array indexed by a counter is not lifted",
+            )
+        (pointer,) = pointers[0]
+        argument = self.names[pointer]
+        if argument.ctype != "float" or size != 4:
+            raise Refusal(
+                f"{8 * size}-bit access to {argument.name}, an array of {argument.ctype}",
+                "loads and stores of single floats",
+                "a gather reads addresses from data: register it as opaque",
+            )
+        offset = v.sub(plain, v.atom(pointer, self.atoms[pointer]))
+        index = v.divided(offset, 4)
+        if index is None:
+            raise Refusal(f"the address {self.text(address)} is not a whole element")
+        return plain.value, pointer, index
+
+
+INTEGRAL = (int, v.Poly, v.Low32)
+
+
+def whole(value: object) -> v.Int:
+    return value.poly if value.__class__ is v.Low32 else value
+
+
+def _is_pointer(mono: v.Mono) -> bool:
+    return any(v.POINTER <= x < v.COUNTER for x in mono)
