@@ -48,15 +48,16 @@ def allocate(program: Program, isa: Isa) -> Allocation:
     """Registers for everything; the program comes back with spill code where it was needed."""
     slots: dict[int, int] = {}
     unspillable: set[int] = set()
+    local: set[int] = set()
     for attempt in range(1, MAX_ROUNDS):
         life = liveness(program)
         webs = Webs(life.ranges)
         ties = coalesce(program, webs, life.depth)
-        colours, victims = colour(program, isa, webs, life, unspillable)
+        colours, victims = colour(program, isa, webs, life, unspillable, local)
         if not victims:
             register = [colours.get(webs.find(v), -1) for v in range(len(life.ranges))]
             return Allocation(program, register, ties, slots, attempt)
-        spill(program, isa, victims, slots, unspillable)
+        spill(program, isa, victims, slots, unspillable, local)
     raise CompileError(f"kernel {program.kernel.name}: {isa.name} registers do not suffice after "
                        f"{MAX_ROUNDS} rounds of spilling; use a smaller tile or unroll factor")
 
@@ -205,8 +206,8 @@ def tie(webs: Webs, m: MInst, position: int, choices: tuple[int, ...]) -> int:
 
 
 # -- colouring ----------------------------------------------------------------------------------------
-def colour(program: Program, isa: Isa, webs: Webs, life: Life,
-           unspillable: set[int]) -> tuple[dict[int, int], dict[int, int]]:
+def colour(program: Program, isa: Isa, webs: Webs, life: Life, unspillable: set[int],
+           local: set[int]) -> tuple[dict[int, int], dict[int, int]]:
     """A register per web; and what to spill if there was none for some: virtual registers, each
     with the web it is part of. Of a web only the part that is in the way is spilled: a sum whose
     value is too much after a loop stays in its register inside.
@@ -225,6 +226,7 @@ def colour(program: Program, isa: Isa, webs: Webs, life: Life,
     roots = sorted((r for r in members if webs.ranges[r] and r not in program.fixed),
                    key=lambda r: webs.ranges[r] & -webs.ranges[r])
     victims: dict[int, int] = {}
+    around: Surroundings | None = None
     for root in roots:
         range_, file = webs.ranges[root], files[program.classes[root]]
         wished = [colours[h] for h in hints.get(root, ()) if h in colours]
@@ -235,7 +237,10 @@ def colour(program: Program, isa: Isa, webs: Webs, life: Life,
             rivals = [o for r in file for o in owners.get(r, ()) if webs.ranges[o] & range_]
             parts = {r: [v for v in members[r] if life.ranges[v] & range_]
                      for r in (*rivals, root)}
-            cost = {r: sum(weight[v] for v in part) for r, part in parts.items()}
+            around = around or Surroundings(program)
+            here = around.loop_at[((range_ & -range_).bit_length() - 1) // 2]
+            cost = {r: sum(weight[v] * around.discount(v, here, local) for v in part)
+                    for r, part in parts.items()}
             victim = min(parts, key=lambda r: (cost[r], -webs.ranges[r].bit_count()))
             if cost[victim] == float("inf"):
                 raise CompileError(f"kernel {program.kernel.name}: more than {len(file)} values "
@@ -252,6 +257,39 @@ def colour(program: Program, isa: Isa, webs: Webs, life: Life,
         busy[register] = busy.get(register, 0) | range_
         owners.setdefault(register, []).append(root)
     return colours, victims
+
+
+class Surroundings:
+    """The innermost loop around every position, where each loop lies, and what is used in it."""
+
+    def __init__(self, program: Program) -> None:
+        self.loop_at: list[int] = []
+        self.entry: dict[int, int] = {}  # loop -> position of the copy that enters it
+        self.back: dict[int, int] = {}
+        self.used: set[tuple[int, int]] = set()  # (value, innermost loop)
+        self.defined: dict[int, int] = {}  # value -> first position
+        stack = [-1]
+        for i, m in enumerate(program.code):
+            if m.kind is Kind.COPY and m.target >= 0:
+                self.entry.setdefault(m.target, i)
+            if m.kind is Kind.HEAD:
+                stack.append(m.target)
+            self.loop_at.append(stack[-1])
+            self.used.update((v, stack[-1]) for v in reads(m))
+            for v in m.defs:
+                self.defined.setdefault(v, i)
+            if m.kind is Kind.BACK:
+                self.back[m.target] = i
+                stack.pop()
+        self.defined |= {r: self.back[loop] for r, _, loop in program.results}
+
+    def enters(self, v: int, loop: int) -> bool:
+        """Is the value made before the loop, so that it can be loaded in front of it?"""
+        return loop >= 0 and not self.entry[loop] <= self.defined[v] <= self.back[loop]
+
+    def discount(self, v: int, loop: int, local: set[int]) -> float:
+        """A value that only passes through a loop is loaded again in front of those that use it."""
+        return 1.0 if v in local or (v, loop) in self.used else 0.1
 
 
 def occupied(program: Program, webs: Webs, register: int, owners: list[int]) -> int:
@@ -277,7 +315,7 @@ def find_hints(program: Program, webs: Webs) -> dict[int, list[int]]:
 
 # -- spilling -----------------------------------------------------------------------------------------
 def spill(program: Program, isa: Isa, victims: dict[int, int], slots: dict[int, int],
-          unspillable: set[int]) -> None:
+          unspillable: set[int], local: set[int]) -> None:
     """Give every victim a stack slot (one per web), or repeat its definition where that costs no
     more.
     """
@@ -287,16 +325,19 @@ def spill(program: Program, isa: Isa, victims: dict[int, int], slots: dict[int, 
             definitions.setdefault(v, []).append(m)
     home: dict[int, Addr | MInst] = {}
     shared: dict[int, Addr] = {}
+    gone: set[int] = set()  # values whose definition is repeated, not kept
     for v, web in sorted(victims.items()):
         defs = definitions.get(v, ())
         if len(defs) == 1 and defs[0].free and lasts(defs[0], victims, unspillable):
-            home[v] = defs[0]
+            at = defs[0].mem
+            home[v] = at if at is not None and at.slot >= 0 else defs[0]
+            gone.add(v)
             continue
         if web not in shared:
             shared[web] = Addr(slot=len(slots))
             slots[len(slots)] = isa.vector_bytes if program.classes[v] == "v" else 8
         home[v] = shared[web]
-    Spiller(program, isa, home, unspillable).run()
+    Spiller(program, isa, home, gone, unspillable, local).run()
 
 
 def lasts(m: MInst, victims: dict[int, int], unspillable: set[int]) -> bool:
@@ -305,28 +346,57 @@ def lasts(m: MInst, victims: dict[int, int], unspillable: set[int]) -> bool:
     return base < 0 or not (base in victims or base in unspillable)
 
 
+def renamed(m: MInst, names: dict[int, int]) -> MInst:
+    """The instruction reading other registers."""
+    if not names or not any(v in names for v in reads(m)):
+        return m
+    mem = m.mem
+    if mem is not None:
+        mem = mem._replace(base=names.get(mem.base, mem.base),
+                           index=names.get(mem.index, mem.index))
+    return m._replace(srcs=tuple(names.get(v, v) for v in m.srcs), mem=mem)
+
+
 class Spiller:
     """Rewrites a program so that the values in `home` live in memory between uses."""
 
     def __init__(self, program: Program, isa: Isa, home: dict[int, Addr | MInst],
-                 unspillable: set[int]) -> None:
-        self.program, self.isa, self.home, self.unspillable = program, isa, home, unspillable
+                 gone: set[int], unspillable: set[int], local: set[int]) -> None:
+        self.program, self.isa, self.home, self.gone = program, isa, home, gone
+        self.unspillable, self.local = unspillable, local
         self.out: list[MInst] = []
         self.results, self.kept = list(program.results), []
 
     def run(self) -> None:
-        for m in self.program.code:
+        around = Surroundings(self.program)
+        ahead = self.in_front(around)
+        for i, m in enumerate(self.program.code):
+            if m.kind is Kind.COPY and around.entry.get(m.target) == i:
+                for v, reg in ahead.get(m.target, {}).items():
+                    self.load(v, reg)
+            m = renamed(m, ahead.get(around.loop_at[i], {}))
             if not any(v in self.home for v in (*reads(m), *m.defs)):
                 self.out.append(m)
             elif m.kind is Kind.COPY:
                 self.copy(m)
-            elif not (m.free and m.defs[0] in self.home
-                      and isinstance(self.home[m.defs[0]], MInst)):
+            elif not any(v in self.gone for v in m.defs):
                 self.op(m)
             if m.kind is Kind.BACK:
                 self.after_loop(m.target)
         self.program.code = self.out
         self.program.results = [r for r in self.results if r[0] >= 0] + self.kept
+
+    def in_front(self, around: Surroundings) -> dict[int, dict[int, int]]:
+        """loop -> {value: register it is loaded to before the loop}, for spilled values that the
+        loop only reads. If that register is spilled too, its uses load for themselves.
+        """
+        found: dict[int, dict[int, int]] = {}
+        for v, loop in sorted(around.used):
+            if v in self.home and v not in self.local and around.enters(v, loop):
+                reg = self.program.fresh(self.program.classes[v])
+                self.local.add(reg)
+                found.setdefault(loop, {})[v] = reg
+        return found
 
     def after_loop(self, loop: int) -> None:
         """A result is its phi's register: where only one of them is in memory, load or store."""
@@ -359,15 +429,19 @@ class Spiller:
         """A register holding a spilled value, loaded here. One that feeds a copy becomes part of
         the phi's web, which may have to be spilled too.
         """
-        reg, home = self.fresh(v), self.home[v]
+        reg = self.fresh(v)
         if lasting:
             self.unspillable.remove(reg)
+        self.load(v, reg)
+        return reg
+
+    def load(self, v: int, reg: int) -> None:
+        home = self.home[v]
         if isinstance(home, MInst):
             self.out.append(home._replace(defs=(reg,)))
         else:
             self.out.append(MInst(Kind.OP, self.moves(v)[1], (reg,), (), home, op="spill",
-                                  spill=True))
-        return reg
+                                  free=True, spill=True))
 
     def keep(self, v: int, reg: int) -> None:
         """Store a register to the slot of a spilled value."""

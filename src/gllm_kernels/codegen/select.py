@@ -51,7 +51,7 @@ class Selector:
         self.regs: dict[int, int] = {}  # values somebody asked for -> virtual register
         self.entry: dict[int, int] = {}  # machine register of an argument -> virtual register
         self.tables: dict[tuple[int, ...], int] = {}  # vectors loaded once at the start
-        self.floating: list[Inst] = []  # leaves inside the current outermost loop
+        self.floating: list[Inst] = []  # leaves inside the current loop
         self.depth, self.loops, self.regions, self.epoch = 0, 0, 0, 0
         self.region = 0
         self.done: set[int] = set()
@@ -164,17 +164,17 @@ class Selector:
     def nested(self, stmt: Loop | If) -> None:
         outer = self.region
         if isinstance(stmt, Loop):
+            around, self.floating = self.floating, []
             self.depth += 1
             self.loop(stmt)
             self.depth -= 1
-        else:
-            self.branch(stmt)
-        self.region = outer
-        if self.depth == 0 and self.floating:
             for leaf in self.floating:
                 self.inst = leaf
                 SCALAR[leaf.op](self, leaf)
-            self.floating = []
+            self.floating = around
+        else:
+            self.branch(stmt)
+        self.region = outer
 
     def loop(self, loop: Loop) -> None:
         """inits -> phis; compare; HEAD; body; step; yields -> phis; compare; BACK."""
