@@ -45,4 +45,6 @@ def test_info_says_which_instruction_set_is_used(isa: str) -> None:
 @pytest.mark.parametrize("name", ["plan", "disasm"])
 def test_looking_at_the_packaged_model(name: str) -> None:
     done = run(name, compiled=True)
-    assert done.returncode == 0 and done.stderr == b"" and len(done.stdout) > 1000
+    assert (done.returncode, done.stderr) == (0, b"")
+    # the scalar ISA calls the object's own functions: it has a plan, and no kernels to show
+    assert len(done.stdout) > 1000 or done.stdout == b"no kernels: ISA scalar\n"
