@@ -30,7 +30,6 @@ class Config:
     dump: str = ""
     spec: int = 0
     time: bool = False
-    cache: str = ""
 
     def dumps(self, stage: str, name: str = "") -> bool:
         """Should `stage` print what it made of `name`? `dump="kernel,asm:silu"`."""
@@ -105,7 +104,6 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("spec", _integer(0, 2), "0|1|2",
             "check every level between stages (1) and after every rule (2)"),
     Setting("time", _switch, "0|1", "print milliseconds per stage"),
-    Setting("cache", str, "DIRECTORY|off", "where results may be kept between runs"),
 )
 # fmt: on
 

@@ -14,15 +14,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .codegen import spec as kernel_spec
 from .codegen.isa import detect
 from .config import current
 from .executable.cache import KERNELS
 from .executable.layer import CompiledLayer
 from .executable.link import LoadedKernel, link
 from .executable.team import thread_count
+from .fusion import spec as plan_spec
 from .fusion.buffers import plan_buffers
 from .fusion.plan import plan_fusion
 from .fusion.profile import DeviceProfile
+from .graph import spec as graph_spec
 from .graph.dag import build_dag
 from .graph.ir import CompilerGraph
 from .trace.ir import OpTrace
@@ -76,9 +79,15 @@ def compile_graph(graph: CompilerGraph, profile: DeviceProfile | None = None,
     return CompiledLayer(source, plan, program, graph.arrays, own, watch.ms, kernels, threads)
 
 
+# what GLLM_SPEC=1 runs on a stage's result; traces and kernels are checked where they are made
+CHECKS: dict[str, Callable[[object], object]] = {
+    "graph": graph_spec.check, "plan": plan_spec.check, "kernel": kernel_spec.check,
+}
+
+
 @dataclass
 class _Watch:
-    """Tells the observer what each stage made, and counts the time outside the observer."""
+    """Checks what each stage made if asked to, tells the observer, and counts the time of neither."""
 
     observe: Observe | None
     ms: float = 0.0
@@ -86,6 +95,8 @@ class _Watch:
 
     def __call__(self, stage: str, made: object) -> object:
         self.ms += (time.perf_counter() - self.since) * 1e3
+        if current().spec and stage in CHECKS:
+            CHECKS[stage](made)
         if self.observe:
             self.observe(stage, made, self.ms)
         self.since = time.perf_counter()

@@ -14,7 +14,7 @@ from ..config import current, describe
 
 # fmt: off
 PARTS = (
-    "numpy", "iced-x86", "ml_dtypes", "safetensors", "pyelftools", "platformdirs", "tokenizers",
+    "numpy", "iced-x86", "ml_dtypes", "safetensors", "pyelftools", "tokenizers",
 )
 # fmt: on
 
