@@ -42,6 +42,7 @@ class Life:
     ranges: list[int]
     weights: list[float]
     depth: list[int]  # of every position
+    reads: list[list[int]]  # virtual registers every position reads
 
 
 def allocate(program: Program, isa: Isa) -> Allocation:
@@ -57,7 +58,7 @@ def allocate(program: Program, isa: Isa) -> Allocation:
         if not victims:
             register = [colours.get(webs.find(v), -1) for v in range(len(life.ranges))]
             return Allocation(program, register, ties, slots, attempt)
-        spill(program, isa, victims, slots, unspillable, local)
+        spill(program, isa, life, victims, slots, unspillable, local)
     raise CompileError(f"kernel {program.kernel.name}: {isa.name} registers do not suffice after "
                        f"{MAX_ROUNDS} rounds of spilling; use a smaller tile or unroll factor")
 
@@ -66,6 +67,7 @@ def allocate(program: Program, isa: Isa) -> Allocation:
 def liveness(program: Program) -> Life:
     """Ranges from definition to last use, to the end of every loop entered in between."""
     code, count = program.code, len(program.classes)
+    used = [reads(m) for m in code]
     back = {m.target: i for i, m in enumerate(code) if m.kind is Kind.BACK}
     head = {m.target: i for i, m in enumerate(code) if m.kind is Kind.HEAD}
     first, last, home = [-1] * count, [-1] * count, [0] * count
@@ -78,7 +80,7 @@ def liveness(program: Program) -> Life:
         depth = len(stack)
         depths.append(depth)
         weight = 10.0**depth
-        for v in reads(m):
+        for v in used[i]:
             weights[v] += weight
             if extra[v] and 2 * i >= (extra[v] & -extra[v]).bit_length():
                 continue  # a counter compared behind its own back edge
@@ -103,7 +105,7 @@ def liveness(program: Program) -> Life:
                     first[result], home[result] = 2 * i + 1, len(stack)
                     last[result] = 2 * i + 1
     ranges = [span(a, b) | e if a >= 0 else 0 for a, b, e in zip(first, last, extra, strict=True)]
-    return Life(ranges, weights, depths)
+    return Life(ranges, weights, depths, used)
 
 
 def kept(m: MInst) -> tuple[int, ...]:
@@ -120,9 +122,15 @@ def span(first: int, last: int) -> int:
 
 def reads(m: MInst) -> list[int]:
     """Virtual registers an instruction reads."""
-    found = [v for v in m.srcs if v >= 0]
-    if m.mem is not None:
-        found += [v for v in (m.mem.base, m.mem.index) if v >= 0]
+    found, mem = list(m.srcs), m.mem
+    if mem is None:
+        return found
+    if IN_MEMORY in found:
+        found.remove(IN_MEMORY)
+    if mem.base >= 0:
+        found.append(mem.base)
+    if mem.index >= 0:
+        found.append(mem.index)
     return found
 
 
@@ -237,7 +245,7 @@ def colour(program: Program, isa: Isa, webs: Webs, life: Life, unspillable: set[
             rivals = [o for r in file for o in owners.get(r, ()) if webs.ranges[o] & range_]
             parts = {r: [v for v in members[r] if life.ranges[v] & range_]
                      for r in (*rivals, root)}
-            around = around or Surroundings(program)
+            around = around or Surroundings(program, life)
             here = around.loop_at[((range_ & -range_).bit_length() - 1) // 2]
             cost = {r: sum(weight[v] * around.discount(v, here, local) for v in part)
                     for r, part in parts.items()}
@@ -262,7 +270,7 @@ def colour(program: Program, isa: Isa, webs: Webs, life: Life, unspillable: set[
 class Surroundings:
     """The innermost loop around every position, where each loop lies, and what is used in it."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, life: Life) -> None:
         self.loop_at: list[int] = []
         self.entry: dict[int, int] = {}  # loop -> position of the copy that enters it
         self.back: dict[int, int] = {}
@@ -275,9 +283,12 @@ class Surroundings:
             if m.kind is Kind.HEAD:
                 stack.append(m.target)
             self.loop_at.append(stack[-1])
-            self.used.update((v, stack[-1]) for v in reads(m))
+            inside = stack[-1]
+            for v in life.reads[i]:
+                self.used.add((v, inside))
             for v in m.defs:
-                self.defined.setdefault(v, i)
+                if v not in self.defined:
+                    self.defined[v] = i
             if m.kind is Kind.BACK:
                 self.back[m.target] = i
                 stack.pop()
@@ -314,7 +325,7 @@ def find_hints(program: Program, webs: Webs) -> dict[int, list[int]]:
 
 
 # -- spilling -----------------------------------------------------------------------------------------
-def spill(program: Program, isa: Isa, victims: dict[int, int], slots: dict[int, int],
+def spill(program: Program, isa: Isa, life: Life, victims: dict[int, int], slots: dict[int, int],
           unspillable: set[int], local: set[int]) -> None:
     """Give every victim a stack slot (one per web), or repeat its definition where that costs no
     more.
@@ -337,7 +348,7 @@ def spill(program: Program, isa: Isa, victims: dict[int, int], slots: dict[int, 
             shared[web] = Addr(slot=len(slots))
             slots[len(slots)] = isa.vector_bytes if program.classes[v] == "v" else 8
         home[v] = shared[web]
-    Spiller(program, isa, home, gone, unspillable, local).run()
+    Spiller(program, isa, home, gone, unspillable, local).run(life)
 
 
 def lasts(m: MInst, victims: dict[int, int], unspillable: set[int]) -> bool:
@@ -367,15 +378,16 @@ class Spiller:
         self.out: list[MInst] = []
         self.results, self.kept = list(program.results), []
 
-    def run(self) -> None:
-        around = Surroundings(self.program)
+    def run(self, life: Life) -> None:
+        around = Surroundings(self.program, life)
         ahead = self.in_front(around)
         for i, m in enumerate(self.program.code):
             if m.kind is Kind.COPY and around.entry.get(m.target) == i:
                 for v, reg in ahead.get(m.target, {}).items():
                     self.load(v, reg)
-            m = renamed(m, ahead.get(around.loop_at[i], {}))
-            if not any(v in self.home for v in (*reads(m), *m.defs)):
+            inside = around.loop_at[i]
+            m = renamed(m, ahead[inside]) if inside in ahead else m
+            if self.home.keys().isdisjoint(m.defs) and self.home.keys().isdisjoint(reads(m)):
                 self.out.append(m)
             elif m.kind is Kind.COPY:
                 self.copy(m)
