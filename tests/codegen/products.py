@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from gllm_kernels.codegen.isa.base import Isa
+from gllm_kernels.codegen.tuning import TuningParams, default_params
 from gllm_kernels.trace.affine import Affine
 from gllm_kernels.trace.ir import BodyBuilder, Op, OpTrace, Param, Store
 
@@ -125,3 +127,15 @@ def operands(form: Form, m: int, n: int, k: int, heads: int = 2, group: int = 3,
     if form.epilogue == "two_stores":
         out["d"] = out["c"].copy()
     return out
+
+
+FORMS = [Form(a, b) for a in "nt" for b in "nt"] + [
+    Form(b=b, epilogue=e) for b in "nt" for e in EPILOGUES if e != "plain"] + [
+    Form(b=b, heads=h) for b in "nt" for h in ("heads", "gqa")] + [
+    Form(b=b, row=False) for b in "nt"]
+
+
+def small(isa: Isa) -> TuningParams:
+    """Blocks so small that a few dozen elements cross all their edges."""
+    params = default_params(isa)
+    return replace(params, kc=16, mc=2 * params.mr, nc=2 * params.nr, few=3)

@@ -20,13 +20,6 @@ from gllm_kernels.trace.ir import Op
 from products import Form
 
 ISAS = (AVX2, AVX512)
-# blocks so small that a few dozen elements cross all their edges
-SMALL = {isa: replace(default_params(isa), kc=16, mc=2 * default_params(isa).mr,
-                      nc=2 * default_params(isa).nr, few=3) for isa in ISAS}
-FORMS = [Form(a, b) for a in "nt" for b in "nt"] + [
-    Form(b=b, epilogue=e) for b in "nt" for e in products.EPILOGUES if e != "plain"] + [
-    Form(b=b, heads=h) for b in "nt" for h in ("heads", "gqa")] + [
-    Form(b=b, row=False) for b in "nt"]
 
 
 def expected(trace, arguments):
@@ -38,7 +31,7 @@ def expected(trace, arguments):
 def check(form, isa, m, n, k):
     """All outputs, and every byte between their rows, as the trace says."""
     trace = products.trace_of(form)
-    kernel = gemm.generate(trace, isa, SMALL[isa])
+    kernel = gemm.generate(trace, isa, products.small(isa))
     args = products.operands(form, m, n, k)
     want = expected(trace, args)
     interp.run(kernel, args)
@@ -47,9 +40,9 @@ def check(form, isa, m, n, k):
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name)
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("form", products.FORMS, ids=str)
 def test_every_form_and_path(form, isa):
-    mr, nr = SMALL[isa].mr, SMALL[isa].nr
+    mr, nr = products.small(isa).mr, products.small(isa).nr
     for m, n, k in ((1, 2 * nr + 5, 19), (3, nr + 1, 16), (mr + 1, nr + 3, 17)):
         check(form, isa, m if form.row else 1, n, k)
 
@@ -57,7 +50,7 @@ def test_every_form_and_path(form, isa):
 @pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name)
 @pytest.mark.parametrize("b", "nt")
 def test_edges_of_tiles_and_blocks(b, isa):
-    mr, nr = SMALL[isa].mr, SMALL[isa].nr
+    mr, nr = products.small(isa).mr, products.small(isa).nr
     for m in (mr - 1, mr, 2 * mr + 1):
         check(Form(b=b), isa, m, nr, 15)
     for n in (1, nr - 1, nr, 2 * nr + 1):
@@ -80,7 +73,7 @@ def test_nothing_to_do(form, isa):
 def test_units_may_be_split_anywhere(form, isa, m):
     """Any ranges of units give the bits of one call, in every path."""
     trace = products.trace_of(form)
-    kernel = gemm.generate(trace, isa, SMALL[isa])
+    kernel = gemm.generate(trace, isa, products.small(isa))
     whole = products.operands(form, m, 45, 37)
     parts = {n: v.copy() if isinstance(v, np.ndarray) else v for n, v in whole.items()}
     interp.run(kernel, whole)
@@ -95,7 +88,7 @@ def test_units_may_be_split_anywhere(form, isa, m):
 def test_block_sizes_do_not_change_a_bit(isa):
     form = Form(epilogue="scale_mask")
     trace, results = products.trace_of(form), []
-    for params in (SMALL[isa], default_params(isa), replace(SMALL[isa], kc=32, few=0)):
+    for params in (products.small(isa), default_params(isa), replace(products.small(isa), kc=32, few=0)):
         args = products.operands(form, 11, 40, 70)
         interp.run(gemm.generate(trace, isa, params), args)
         results.append(args["c"].view(np.uint32))

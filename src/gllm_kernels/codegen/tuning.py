@@ -22,7 +22,7 @@ class TuningParams:
     kc: int
     mc: int
     nc: int
-    few: int = 16
+    few: int = 32
     unroll: int = 4
     accumulators: int = 8
     prefetch: int = 0

@@ -1,0 +1,101 @@
+"""Matrix products as machine code: the interpreter's bits on guarded pages, and what loops hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import machine
+import numpy as np
+import products
+import pytest
+from gllm_kernels.codegen import gemm
+from gllm_kernels.codegen.assemble import compile_kernel
+from gllm_kernels.codegen.isa.avx2 import AVX2
+from gllm_kernels.codegen.isa.avx512 import AVX512
+from gllm_kernels.codegen.tuning import default_params
+from products import Form
+
+HOST = pytest.mark.parametrize("isa", machine.ISAS, ids=lambda i: i.name)
+EVERY = pytest.mark.parametrize("isa", (AVX2, AVX512), ids=lambda i: i.name)
+
+
+def kernel_of(form, isa, **changes):
+    return gemm.generate(products.trace_of(form), isa, replace(products.small(isa), **changes))
+
+
+@HOST
+@pytest.mark.parametrize("form", products.FORMS, ids=str)
+def test_machine_code_has_the_bits_of_the_interpreter(form, isa):
+    kernel, mr, nr = kernel_of(form, isa), products.small(isa).mr, products.small(isa).nr
+    code = compile_kernel(kernel, isa)
+    for m, n, k in ((1, 2 * nr + 5, 19), (3, nr + 1, 33), (mr + 1, nr + 3, 17), (5, 3, 0),
+                    (0, 3, 2), (2, 0, 2)):
+        args = products.operands(form, m if form.row else 1, n, k)
+        machine.agree(kernel, isa, args, code=code)
+
+
+@HOST
+@pytest.mark.parametrize("b", "nt")
+def test_edges_of_tiles_and_blocks(b, isa):
+    form = Form(b=b, epilogue="bias_silu")
+    kernel, mr, nr = kernel_of(form, isa), products.small(isa).mr, products.small(isa).nr
+    code = compile_kernel(kernel, isa)
+    for m in (mr - 1, mr, mr + 1, 2 * mr, 2 * mr + 1):
+        machine.agree(kernel, isa, products.operands(form, m, nr + 1, 15), code=code)
+    for n in (nr - 1, nr, nr + 1, 2 * nr, 2 * nr + 1):
+        for m in (1, 2, 4):
+            machine.agree(kernel, isa, products.operands(form, m, n, 17), code=code)
+    for k in (1, 15, 16, 17, 31, 32, 70):
+        for m in (1, 5):
+            machine.agree(kernel, isa, products.operands(form, m, 11, k), code=code)
+
+
+@HOST
+@pytest.mark.parametrize("b", "nt")
+@pytest.mark.parametrize("m", (1, 3, 40))
+def test_full_blocks_against_numpy(b, m, isa):
+    """Default block sizes, k past two blocks, and the same bits for any split of the columns."""
+    form = Form(b=b, epilogue="residual")
+    kernel = gemm.generate(products.trace_of(form), isa, default_params(isa))
+    code, args = compile_kernel(kernel, isa), products.operands(form, m, 150, 1100)
+    parts = args | {"c": args["c"].copy()}
+    machine.call(code, args)
+    for begin, end in pairwise((0, 1, 64, 100, 150)):
+        machine.call(code, parts, begin, end)
+    rows, columns = m if b == "n" else 150, 150 if b == "n" else 1100
+    a = padded_rows(args["a"], m, 1100)
+    right = padded_rows(args["b"], 1100 if b == "n" else rows, columns)
+    want = a @ (right if b == "n" else right.T) + args["res"].reshape(m, 150)
+    np.testing.assert_allclose(padded_rows(args["c"], m, 150), want, rtol=1e-4, atol=1e-3)
+    assert np.array_equal(args["c"].view(np.uint32), parts["c"].view(np.uint32))
+
+
+def padded_rows(flat, rows, width):
+    """The matrix inside an operand of `products.operands`."""
+    whole = np.append(flat, np.zeros(products.PAD, np.float32))
+    return whole.reshape(rows, width + products.PAD)[:, :width]
+
+
+@EVERY
+@pytest.mark.parametrize("b", "nt")
+def test_micro_kernel_is_fmas_and_loads(b, isa):
+    """Per term nr/lanes loads, mr broadcasts, mr*nr/lanes FMAs; per round three steps and a jump."""
+    params = default_params(isa)
+    code = compile_kernel(kernel_of(Form(b=b), isa, unroll=params.unroll), isa)
+    loop = next(s for s in code.loop_stats() if s.name == "k")
+    vectors = params.nr // isa.lanes
+    assert loop.fmas == params.unroll * params.mr * vectors
+    assert loop.loads == params.unroll * (params.mr + vectors)
+    assert loop.instructions == loop.fmas + loop.loads + 4
+    assert (loop.moves, loop.spills, loop.stores) == (0, 0, 0)
+
+
+@EVERY
+@pytest.mark.parametrize(("b", "name"), (("t", "dot k"), ("n", "columns j")))
+def test_streaming_loops_move_nothing(b, name, isa):
+    for row in (True, False):
+        code = compile_kernel(kernel_of(Form(b=b, row=row), isa), isa)
+        loops = [s for s in code.loop_stats() if s.name == name]
+        assert len(loops) >= 1
+        assert all(s.fmas and s.moves == s.spills == 0 for s in loops), loops
