@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import machine
 import numpy as np
 import traces
+from guard import guarded_copy
+
 from gllm_kernels.codegen.assemble import compile_kernel
 from gllm_kernels.codegen.code import Code
 from gllm_kernels.codegen.generate import generate
@@ -17,8 +19,6 @@ from gllm_kernels.codegen.tuning import default_params
 from gllm_kernels.trace import interp as meaning
 from gllm_kernels.trace.affine import Affine
 from gllm_kernels.trace.ir import BodyBuilder, Op, OpTrace, Store
-
-from guard import guarded_copy
 
 S = Affine.sym
 I0, I1, I2, R0 = S("i0"), S("i1"), S("i2"), S("r0")
@@ -271,7 +271,7 @@ def assert_kernel(name: str, isa: Isa, sizes: Sizes, args: Arguments,
     with np.errstate(all="ignore"):
         want = results(trace, args)
     for at in ("end", "start"):
-        got = copied(args, lambda a: guarded_copy(a, at))
+        got = copied(args, partial(guarded_copy, at=at))
         if "return" in want:
             got["return"] = guarded_copy(np.zeros(1, np.float32), at)
         machine.call(compiled(name, isa), got)

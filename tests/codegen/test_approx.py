@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import machine
 import numpy as np
 import pytest
+
 from gllm_kernels.codegen import approx
 from gllm_kernels.codegen.isa.base import Isa
+from gllm_kernels.codegen.kernel import Inst, K, KernelBuilder, KParam
+from gllm_kernels.codegen.legalise import legalise
+from gllm_kernels.trace.affine import Affine
 
 TOOLS = Path(__file__).parents[2] / "tools"
 ISAS = pytest.mark.parametrize("isa", machine.ISAS, ids=lambda isa: isa.name)
@@ -20,8 +25,6 @@ NAMES = pytest.mark.parametrize("name", ["exp", "log", "tanh"])
 def tool(name: str):
     spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
@@ -32,7 +35,7 @@ check = tool("check_unary")
 
 def stated(name: str) -> float:
     """The bound the module's docstring promises."""
-    return float(re.search(rf"^ *{name} +(\d+) ULP", approx.__doc__, re.M)[1])
+    return float(re.search(rf"^ *{name} +(\d+) ULP", approx.__doc__, re.MULTILINE)[1])
 
 
 @ISAS
@@ -107,3 +110,13 @@ def test_coefficients_come_from_the_tool(row: str) -> None:
     fitted, error = minimax.fit(next(r for r in minimax.ROWS if r.name == row))
     assert tuple(np.float32(fitted)) == tuple(np.float32(getattr(approx, row)))
     assert error < 2.0**-24
+
+
+def test_exp_scales_in_two_products_where_there_is_no_scaling_instruction() -> None:
+    """The clamp bounds the exponent, so 2^n takes two factors: 3 products with x*log2(e)."""
+    for isa in machine.ISAS:
+        if K.VSCALEF in isa.legal:
+            b = KernelBuilder("exp", isa.lanes, (KParam("x", "ptr"),))
+            b.store(b.arg("x"), b.int(0), approx.exp(b, b.load(b.arg("x"), b.int(0))))
+            body = legalise(b.build(Affine.const(1), 1), isa).body
+            assert [s.op for s in body if isinstance(s, Inst)].count(K.VMUL) == 3

@@ -9,6 +9,8 @@ import machine
 import numpy as np
 import pytest
 import traces
+from guard import guarded_copy
+
 from gllm_kernels.codegen import interp
 from gllm_kernels.codegen.elementwise import generate
 from gllm_kernels.codegen.isa.base import Isa
@@ -16,7 +18,6 @@ from gllm_kernels.codegen.tuning import default_params
 from gllm_kernels.errors import CompileError
 from gllm_kernels.trace.affine import Affine
 from gllm_kernels.trace.ir import BodyBuilder, Op, OpTrace, Store
-from guard import guarded_copy
 
 ISAS = pytest.mark.parametrize("isa", machine.ISAS, ids=lambda isa: isa.name)
 S = Affine.sym

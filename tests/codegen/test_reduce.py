@@ -7,6 +7,7 @@ import machine
 import numpy as np
 import pytest
 import traces
+
 from gllm_kernels.codegen.isa.base import Isa
 from gllm_kernels.codegen.kernel import Inst, K, Loop, walk
 from gllm_kernels.codegen.reduce import lane_of, phases

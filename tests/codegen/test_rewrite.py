@@ -6,6 +6,7 @@ import cases
 import numpy as np
 import pytest
 import traces
+
 from gllm_kernels.codegen.rewrite import align, contract, logistic, prepare, reciprocal
 from gllm_kernels.trace.ir import BodyBuilder, Op, OpTrace
 from gllm_kernels.trace.spec import check

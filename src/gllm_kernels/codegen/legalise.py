@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import inf, isnan
 from typing import TYPE_CHECKING
 
-from ..trace.ir import float_bits
+from ..trace.ir import bits_float, float_bits
 from .kernel import If, Inst, K, Kernel, Loop, Stmt, walk, with_body
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Rewriter:
 
     lanes: int
     count: int
-    ops: dict[int, K]  # what defines a value
+    defined: dict[int, Inst]  # what defines a value
     out: list[Stmt] = field(default_factory=list)
     origin: str = ""
 
@@ -58,8 +59,8 @@ def legalise(kernel: Kernel, isa: Isa) -> Kernel:
     statements = list(walk(kernel.body))
     if not any(isinstance(s, Inst) and s.op in isa.legal for s in statements):
         return kernel
-    ops = {s.dst: s.op for s in statements if isinstance(s, Inst)}
-    rewriter = Rewriter(kernel.lanes, 1 + max(highest(s) for s in statements), ops)
+    defined = {s.dst: s for s in statements if isinstance(s, Inst)}
+    rewriter = Rewriter(kernel.lanes, 1 + max(highest(s) for s in statements), defined)
     return with_body(kernel, rewriter.body(kernel.body, dict(isa.legal)))
 
 
@@ -84,16 +85,39 @@ def scalef_by_multiplying(r: Rewriter, inst: Inst) -> None:
     part comes last. Going up every product is exact or already infinite. Going down, an earlier
     product is inexact only when it is denormal although n3 = -126 is still to come; then the result
     is zero either way. |floor(b)| > 378 saturates, which is past 2**(128 + 149) in both directions.
+    Where b is known to lie in -252 .. 254, n1 is 0 and n2 needs no clamp: two products.
     """
     a, b = inst.args
-    n = b if r.ops.get(b) is K.VROUND else floor(r, b)
+    n = b if b in r.defined and r.defined[b].op is K.VROUND else floor(r, b)
     n3 = clamp(r, n)
     rest = r.emit(K.VSUB, n, n3)
+    low, high = bounds(r, b)
+    if -252 <= low and high <= 254:
+        r.emit(K.VMUL, r.emit(K.VMUL, a, power(r, rest)), power(r, n3), dst=inst.dst)
+        return
     n2 = clamp(r, rest)
     n1 = clamp(r, r.emit(K.VSUB, rest, n2))
     first = r.emit(K.VMUL, a, power(r, n1))
     second = r.emit(K.VMUL, first, power(r, n2))
     r.emit(K.VMUL, second, power(r, n3), dst=inst.dst)
+
+
+def bounds(r: Rewriter, value: int) -> tuple[float, float]:
+    """Least and greatest number a vector's lanes can be, as far as its definition tells."""
+    inst = r.defined.get(value)
+    op = None if inst is None else inst.op
+    if op is K.VCONST:
+        return bits_float(inst.imm), bits_float(inst.imm)
+    if op not in (K.VROUND, K.VMAX, K.VMIN, K.VMUL):
+        return -inf, inf
+    ranges = [bounds(r, a) for a in inst.args]
+    if op is K.VROUND:
+        return ranges[0][0] - 0.5, ranges[0][1] + 0.5
+    if op is K.VMUL:
+        corners = [x * y for x in ranges[0] for y in ranges[1]]
+        return (-inf, inf) if any(isnan(c) for c in corners) else (min(corners), max(corners))
+    pick = max if op is K.VMAX else min
+    return pick(ranges[0][0], ranges[1][0]), pick(ranges[0][1], ranges[1][1])
 
 
 def floor(r: Rewriter, b: int) -> int:

@@ -72,17 +72,15 @@ def paired(trace: OpTrace, stores: tuple[Store, ...],
     groups: list[tuple[Store, Store | None]] = []
     while left:
         first = left.pop(0)
-        if lane_step(trace, first.param, first.index, lane) != 2:
-            groups.append((first, None))
-            continue
-        near = [s for s in left if s.param == first.param
+        wide = lane_step(trace, first.param, first.index, lane) == 2
+        near = [s for s in left if wide and s.param == first.param
                 and (s.index - first.index).constant in (1, -1)]
-        if not near:
+        if near:
+            left.remove(near[0])
+            groups.append((first, near[0]) if near[0].index == first.index + 1
+                          else (near[0], first))
+        else:
             groups.append((first, None))
-            continue
-        left.remove(near[0])
-        ordered = sorted((first, near[0]), key=lambda s: (s.index - first.index).constant)
-        groups.append((ordered[0], ordered[1]))
     return tuple(groups)
 
 
