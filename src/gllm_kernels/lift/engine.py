@@ -12,6 +12,7 @@ refused, so no formula found here is an accident of a small size.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from . import value as v
 from .conditions import Conditions
@@ -23,7 +24,8 @@ from .program import EXIT, Block, Program
 from .signature import Signature
 from .state import CHOSEN, STACK, Stored
 
-MAX_STEPS = 60_000  # instructions of one run
+# Instructions of one run: a start, and some for each point of the index space, up to a limit.
+START_STEPS, POINT_STEPS, MAX_STEPS = 3_000, 300, 60_000
 MAX_RUNS = 8  # until the counters settle: two are usual
 
 
@@ -42,6 +44,7 @@ class Machine(Loops):
     """One run from the entry to the return."""
 
     steps = 0
+    limit_steps = MAX_STEPS
 
     def run(self, start: int, stops: frozenset[int] = frozenset({EXIT})) -> int:
         """Execute blocks from `start` until one of `stops` or a return; where that was."""
@@ -53,8 +56,9 @@ class Machine(Loops):
                 self.cross_loops(block)
             at = self._execute(block)
             self.steps += len(block.instructions)
-            if self.steps > MAX_STEPS:
-                raise Refusal(f"more than {MAX_STEPS} instructions at tiny sizes", at=block.start)
+            if self.steps > self.limit_steps:
+                what = f"more than {self.limit_steps} instructions: a loop that does not end"
+                raise Refusal(what, "loops over dimensions", at=block.start)
         return at
 
     def _execute(self, block: Block) -> int:
@@ -130,6 +134,10 @@ class Machine(Loops):
         self.flags = None
 
 
+def step_limit(sizes: dict[str, int]) -> int:
+    return min(MAX_STEPS, START_STEPS + POINT_STEPS * prod(s + 1 for s in sizes.values()))
+
+
 def execute(
     program: Program, image: Image, signature: Signature, sizes: dict[str, int], nodes: Nodes,
     learned: dict[tuple[int, int], Step | None],
@@ -137,6 +145,7 @@ def execute(
     """One symbolic execution; repeated while it still learns how the counters step."""
     for _ in range(MAX_RUNS):
         machine = Machine(program, image, signature, sizes, nodes, learned)
+        machine.limit_steps = step_limit(sizes)
         try:
             machine.run(program.entry)
         except Refusal:

@@ -1,0 +1,153 @@
+"""The same function from every kind of source gives the same trace; errors show where and why."""
+
+import ctypes
+import random
+import shutil
+import subprocess
+
+import pytest
+
+from gllm_kernels.errors import LiftError
+from gllm_kernels.lift.elf import Image, Region, jump_slot, open_object
+from gllm_kernels.lift.lifter import (
+    CATALOG_OBJECT,
+    Subject,
+    analyse,
+    lift,
+    subject_of,
+)
+from gllm_kernels.lift.signature import parse
+from gllm_kernels.scalar.catalog import CATALOG
+from gllm_kernels.scalar.loader import load_object
+
+COMPILER = shutil.which("gcc") or shutil.which("clang")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="compiles C: neither gcc nor clang")
+ADD, SILU = CATALOG.lookup("vec_add"), CATALOG.lookup("silu")
+C = """
+#include <math.h>
+#include <stddef.h>
+void scalar_silu(const float *x, float *out, size_t n)
+{ for (size_t i = 0; i < n; i++) out[i] = x[i] / (1.0f + expf(-x[i])); }
+"""
+
+
+def from_catalogue(op):
+    return lift(CATALOG_OBJECT, op.declaration)
+
+
+def test_loaded_object_and_bytes_and_pointer():
+    loaded = load_object(CATALOG_OBJECT)
+    assert lift(loaded, SILU.declaration) == from_catalogue(SILU)
+    assert lift(loaded.bytes(ADD.symbol), ADD.declaration) == from_catalogue(ADD)
+    function = ctypes.CFUNCTYPE(None)(loaded.address(SILU.symbol))
+    assert lift(function, SILU.declaration) == from_catalogue(SILU)
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", [["-fPIC", "-shared"], ["-fPIC", "-c"], ["-fno-plt", "-c"]])
+def test_shared_library_and_object(tmp_path, flags):
+    path = tmp_path / ("silu.o" if "-c" in flags else "silu.so")
+    command = [COMPILER, "-O1", *flags, "-x", "c", "-", "-o", str(path), "-lm"]
+    subprocess.run(command, input=C, text=True, check=True)
+    assert lift(path, SILU.declaration) == from_catalogue(SILU)
+
+
+@needs_compiler
+def test_a_function_of_a_stripped_library_by_its_pointer(tmp_path):
+    path = tmp_path / "silu.so"
+    command = [COMPILER, "-O1", "-fPIC", "-shared", "-s", "-x", "c", "-", "-o", str(path), "-lm"]
+    subprocess.run(command, input=C, text=True, check=True)
+    assert lift(ctypes.CDLL(str(path)).scalar_silu, SILU.declaration) == from_catalogue(SILU)
+
+
+def test_a_plt_entry_is_followed_to_its_slot():
+    jump = b"\xff\x25" + (0x100).to_bytes(4, "little")
+    assert jump_slot(jump, 0x1000) == 0x1106
+    assert jump_slot(b"\xf3\x0f\x1e\xfa\xf2" + jump, 0x1000) == 0x110B
+    assert jump_slot(b"\x90" * 16, 0x1000) is None
+    image = Image([Region(0x1000, bytearray(jump), True)], slots={0x1106: "expf"})
+    assert image.callee(0x1000) == "expf"
+
+
+@pytest.mark.parametrize(
+    ("source", "declaration", "message"),
+    [
+        (CATALOG_OBJECT, "void scalar_mish(float *x, size_t n)", "defines no function scalar_mish"),
+        ("/nowhere/x.so", SILU.declaration, "cannot be read as an ELF file"),
+        (CATALOG_OBJECT.parent / "traces_x86_64.json", SILU.declaration, "as an ELF file"),
+        (42, SILU.declaration, "cannot lift a int; wanted the path"),
+        (b"\x06", ADD.declaration, "no instruction can be decoded"),
+        (b"\x0f\x0b", ADD.declaration, "instruction ud2 is not understood"),
+        (b"\xc3", ADD.declaration, "the function writes nothing"),
+        (b"\xeb\xfe", ADD.declaration, "instructions: a loop that does not end"),
+    ],
+)
+def test_what_cannot_be_lifted_is_named(source, declaration, message):
+    with pytest.raises(LiftError, match=message):
+        lift(source, declaration)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "message"),
+    [
+        ("scalar_silu", "not a C function declaration"),
+        ("double f(const float *x, size_t n)", "return type 'double'; wanted void, float"),
+        ("void f(const float *x, double s)", "f: argument 'double s'; wanted `const float"),
+        ("void f(float *x, size_t x)", "two arguments have the same name"),
+    ],
+)
+def test_a_declaration_that_is_not_understood(declaration, message):
+    with pytest.raises(LiftError, match=message):
+        parse(declaration)
+
+
+def test_a_declaration_in_another_spelling():
+    spelled = "void  scalar_silu ( const float* restrict x,float*out , size_t n );"
+    assert str(parse(spelled)) == SILU.declaration
+    assert parse(spelled).name == "silu"
+
+
+def test_a_wrong_declaration_is_refused():
+    """The dimension is taken for an array, the array for a dimension."""
+    with pytest.raises(LiftError):
+        lift(CATALOG_OBJECT, "void scalar_silu(const float *x, size_t n, float *out)")
+    with pytest.raises(LiftError, match="a store through out, which is declared const"):
+        lift(CATALOG_OBJECT, "void scalar_silu(const float *x, const float *out, size_t n)")
+    with pytest.raises(LiftError):
+        lift(CATALOG_OBJECT, "float scalar_silu(const float *x, float *out, size_t n)")
+
+
+def test_the_error_shows_the_instruction_registers_and_remedy():
+    with pytest.raises(LiftError) as caught:
+        lift(CATALOG_OBJECT, CATALOG.lookup("argmax").declaration)
+    text = str(caught.value)
+    assert text.startswith("scalar_argmax: an integer chosen by a comparison of data\n")
+    assert "change: a result that is a position (argmax, search) is opaque" in text
+    assert "registers: rax = " in text
+    arrow = next(k for k, line in enumerate(text.splitlines()) if "->" in line)
+    assert "cmova" in text.splitlines()[arrow]
+    assert set(text.splitlines()[arrow + 1].strip()) == {"^"}
+
+
+def test_damaged_code_is_refused_or_lifted_but_never_crashes():
+    seed = 7
+    rng = random.Random(seed)
+    refused = 0
+    maps = [op for op in CATALOG if "size_t m" not in op.declaration and "rope" not in op.name]
+    for _ in range(100):
+        op = rng.choice(maps)
+        image = open_object(CATALOG_OBJECT)
+        entry = image.symbols[op.symbol]
+        text = next(r for r in image.regions if r.base <= entry < r.base + len(r.data))
+        text.data[entry - text.base + rng.randrange(40)] ^= 1 << rng.randrange(8)
+        subject = Subject(image, entry, parse(op.declaration), lambda: (0, None))
+        try:
+            analyse(subject)
+        except LiftError:
+            refused += 1
+    assert refused > 50, f"seed {seed}"
+
+
+def test_subject_keeps_the_entry_of_the_symbol():
+    subject = subject_of(CATALOG_OBJECT, parse(SILU.declaration))
+    assert subject.entry == subject.image.symbols["scalar_silu"]
