@@ -399,12 +399,13 @@ class Spiller:
         self.program.results = [r for r in self.results if r[0] >= 0] + self.kept
 
     def in_front(self, around: Surroundings) -> dict[int, dict[int, int]]:
-        """loop -> {value: register it is loaded to before the loop}, for spilled values that the
+        """Innermost loop -> {value: register it is loaded to before it}, for spilled values that the
         loop only reads. If that register is spilled too, its uses load for themselves.
         """
         found: dict[int, dict[int, int]] = {}
         for v, loop in sorted(around.used):
-            if v in self.home and v not in self.local and around.enters(v, loop):
+            if (v in self.home and v not in self.local and loop in self.program.innermost
+                    and around.enters(v, loop)):
                 reg = self.program.fresh(self.program.classes[v])
                 self.local.add(reg)
                 found.setdefault(loop, {})[v] = reg

@@ -261,6 +261,10 @@ class Selector:
                 return inst.args[0], known
         return value, 1
 
+    def dies(self, value: int) -> bool:
+        """Made in this region and not asked for by anything later."""
+        return self.here(value) and value not in self.regs
+
     def here(self, value: int) -> bool:
         return value in self.place and self.place[value][0] == self.region
 
@@ -526,10 +530,10 @@ def integer_and(s: Selector, inst: Inst) -> None:
 
 
 def integer_pick(cmov: Ins) -> Callable[[Selector, Inst], None]:
-    """dst = b; if a <op> b: dst = a."""
+    """dst = b; if a <op> b: dst = a. Best when b dies here, so that dst can take its register."""
     def rule(s: Selector, inst: Inst) -> None:
         a, b = inst.args
-        if s.constant(a) is not None:
+        if s.constant(a) is not None or (s.constant(b) is None and s.dies(a) and not s.dies(b)):
             a, b = b, a
         dst, known, before = s.need(inst.dst), s.constant(b), []
         if known is not None:
