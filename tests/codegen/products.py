@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from gllm_kernels.codegen.isa.base import Isa
 from gllm_kernels.codegen.tuning import TuningParams, default_params
 from gllm_kernels.trace.affine import Affine

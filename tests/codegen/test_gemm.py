@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 import products
 import pytest
+from products import Form
+
 from gllm_kernels.codegen import gemm, interp
 from gllm_kernels.codegen.contraction import contraction_of
 from gllm_kernels.codegen.isa.avx2 import AVX2
@@ -17,7 +19,6 @@ from gllm_kernels.errors import CompileError
 from gllm_kernels.trace import interp as meaning
 from gllm_kernels.trace.affine import Affine
 from gllm_kernels.trace.ir import Op
-from products import Form
 
 ISAS = (AVX2, AVX512)
 

@@ -9,12 +9,13 @@ import machine
 import numpy as np
 import products
 import pytest
+from products import Form
+
 from gllm_kernels.codegen import gemm
 from gllm_kernels.codegen.assemble import compile_kernel
 from gllm_kernels.codegen.isa.avx2 import AVX2
 from gllm_kernels.codegen.isa.avx512 import AVX512
 from gllm_kernels.codegen.tuning import default_params
-from products import Form
 
 HOST = pytest.mark.parametrize("isa", machine.ISAS, ids=lambda i: i.name)
 EVERY = pytest.mark.parametrize("isa", (AVX2, AVX512), ids=lambda i: i.name)
