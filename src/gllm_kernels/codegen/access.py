@@ -135,9 +135,10 @@ def _two_masks(builder: KernelBuilder, env: Env, less: int) -> tuple[Value | Non
     return builder.emit(K.FIRST, low), builder.emit(K.FIRST, total - (less + lanes))
 
 
-def anchor(builder: KernelBuilder, trace: OpTrace, param: str, index: Affine, env: Env) -> None:
+def anchor(builder: KernelBuilder, trace: OpTrace, param: str, index: Affine, env: Env,
+           paired: bool) -> None:
     """Emit what an access needs and the lanes do not change: call it before their loop opens."""
-    if place(builder, trace, param, index, env).step == 2:
+    if place(builder, trace, param, index, env).step == 2 and not paired:
         _two_masks(builder, env, less=1)
 
 

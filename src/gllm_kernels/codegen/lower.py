@@ -102,7 +102,7 @@ def hoist(builder: KernelBuilder, trace: OpTrace, roots: Iterable[int], env: Env
             if node.op is not Op.CONST:
                 lower(builder, trace, position, known)
         elif node.op is Op.LOAD:
-            anchor(builder, trace, *node.imm, known)
+            anchor(builder, trace, *node.imm, known, bool(partners(trace, position, env.lane)))
         elif node.op is not Op.REDUCE:
             pending.extend(node.args)
     return known
@@ -122,7 +122,7 @@ def step(builder: KernelBuilder, trace: OpTrace, reduce: int, acc: Value, env: E
     """One step of a Reduce: acc' = op(acc, term) in the operand order of its kind.
 
     A product that is summed goes into the accumulator by FMA: one rounding less than the scalar
-    function, and infinities and NaN come out the same.
+    function, and a product just beyond the range does not become infinite on the way.
     """
     node = trace.body[reduce]
     kind, term = node.imm[0], trace.body[node.args[1]]
@@ -166,20 +166,24 @@ def _lane_numbers(builder: KernelBuilder, trace: OpTrace, index: Affine,
 def _load(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
     """A load by step; both halves of an interleaved pair become known together."""
     param, index = trace.body[value].imm
-    if lane_step(trace, param, index, env.lane) == 2:
-        for other in (1, -1):
-            partner = TraceOp(Op.LOAD, (), (param, index + other))
-            if partner in trace.body:
-                return _load_pair(builder, trace, value, trace.body.index(partner), other, env)
-    return load(builder, trace, param, index, env)
-
-
-def _load_pair(builder: KernelBuilder, trace: OpTrace, value: int, partner: int, other: int,
-               env: Env) -> Value:
-    even, odd = (value, partner) if other == 1 else (partner, value)
-    pair = load_pair(builder, trace, *trace.body[even].imm, env)
-    env.values[even], env.values[odd] = pair
+    pair = partners(trace, value, env.lane)
+    if not pair:
+        return load(builder, trace, param, index, env)
+    even, odd = pair
+    env.values[even], env.values[odd] = load_pair(builder, trace, *trace.body[even].imm, env)
     return env.values[value]
+
+
+def partners(trace: OpTrace, value: int, lane: str) -> tuple[int, int] | None:
+    """The loads at index and index + 1, stepping by 2, that `value` is one of."""
+    param, index = trace.body[value].imm
+    if lane_step(trace, param, index, lane) == 2:
+        for other in (1, -1):
+            node = TraceOp(Op.LOAD, (), (param, index + other))
+            if node in trace.body:
+                found = trace.body.index(node)
+                return (value, found) if other == 1 else (found, value)
+    return None
 
 
 def _fma(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
