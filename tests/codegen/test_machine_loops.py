@@ -280,3 +280,15 @@ def test_listing_names_operation_and_origin(isa):
     line = next(n for n in code.listing if n.text.startswith("vsqrtps"))
     assert (line.op, line.origin) == ("vsqrt", "silu.out") and "[r" in line.text
     assert "; vsqrt    silu.out" in str(code)
+
+
+@each_isa
+@pytest.mark.parametrize("lo", [0, 3])
+def test_what_remains_is_counted_down(isa, lo):
+    """n - iv costs one instruction a round, and no move."""
+    b, x, out, n, m = builder("remains", isa)
+    with b.loop(lo, n, 2, b.int(0)) as loop:
+        loop.yields(loop.phis[0] + (m - loop.iv))
+    put(b, out, 0, loop.results[0])
+    stats, = check(b, isa).loop_stats()
+    assert (stats.instructions, stats.moves) == (5, 0)

@@ -1,10 +1,11 @@
 """Kernel -> kernel: operations an ISA lacks, written with operations it has.
 
+    n - iv          -> a phi that counts down by the loop's step (x86 has no a = b - c)
     first(n)        -> first'(imax(imin(n, lanes), 0))     rows expect a count in 0..lanes
     vscalef(a, b)   -> a * 2**n1 * 2**n2 * 2**n3           n1 + n2 + n3 = floor(b)
 
-An ISA lists its rules in `legal`; each is applied once and none emits an operation it rewrites
-(`first` marks its result by origin), so the pass ends.
+The first holds for every ISA; the others an ISA lists in `legal`. Every statement is visited once
+and what a rule emits is not visited again, so the pass ends.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class Rewriter:
     def body(self, body: tuple[Stmt, ...], rules: dict[K, Callable]) -> tuple[Stmt, ...]:
         outer, self.out = self.out, []
         for stmt in body:
-            if not isinstance(stmt, Inst):
+            if isinstance(stmt, Loop):
+                loop = count_down(self, stmt)
+                self.out.append(replace(loop, body=self.body(loop.body, rules)))
+            elif isinstance(stmt, If):
                 self.out.append(replace(stmt, body=self.body(stmt.body, rules)))
             elif stmt.op in rules:
                 self.origin = stmt.origin
@@ -57,7 +61,8 @@ class Rewriter:
 def legalise(kernel: Kernel, isa: Isa) -> Kernel:
     """The same kernel in operations `isa` has rows for."""
     statements = list(walk(kernel.body))
-    if not any(isinstance(s, Inst) and s.op in isa.legal for s in statements):
+    used = {s.op for s in statements if isinstance(s, Inst)}
+    if K.ISUB not in used and used.isdisjoint(isa.legal):
         return kernel
     defined = {s.dst: s for s in statements if isinstance(s, Inst)}
     rewriter = Rewriter(kernel.lanes, 1 + max(highest(s) for s in statements), defined)
@@ -69,6 +74,31 @@ def highest(stmt: Stmt) -> int:
     if isinstance(stmt, Loop):
         return max(stmt.iv, *stmt.phis, *stmt.results, -1)
     return -1 if isinstance(stmt, If) else stmt.dst
+
+
+def count_down(r: Rewriter, loop: Loop) -> Loop:
+    """before -> after, for every n - iv of the body with n made outside:
+
+        for iv in [lo, hi) step s: d = n - iv
+        for iv in [lo, hi) step s carrying d = n - lo: yield d - s
+    """
+    inside = {loop.iv, *loop.phis}
+    for stmt in walk(loop.body):
+        inside.update((stmt.dst,) if isinstance(stmt, Inst) else getattr(stmt, "results", ()))
+    found = [s for s in loop.body if isinstance(s, Inst) and s.op is K.ISUB
+             and s.args[1] == loop.iv and s.args[0] not in inside]
+    for inst in found:
+        start, r.origin = r.defined.get(loop.lo), inst.origin
+        zero = start is not None and start.op is K.ICONST and start.imm == 0
+        init = inst.args[0] if zero else r.emit(K.ISUB, inst.args[0], loop.lo)
+        step, next_, result = range(r.count, r.count + 3)
+        r.count += 3
+        down = (Inst(step, K.ICONST, (), -loop.step, r.origin),
+                Inst(next_, K.IADD, (inst.dst, step), None, r.origin))
+        body = (*(s for s in loop.body if s is not inst), *down)
+        loop = replace(loop, body=body, inits=(*loop.inits, init), phis=(*loop.phis, inst.dst),
+                       yields=(*loop.yields, next_), results=(*loop.results, result))
+    return loop
 
 
 def clamp_first(r: Rewriter, inst: Inst) -> None:

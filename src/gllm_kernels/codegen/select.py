@@ -13,7 +13,7 @@ asked for is never emitted, and a user may take over its argument's work:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..errors import CompileError, UnsupportedOpError
 from .isa import x86
@@ -192,8 +192,10 @@ class Selector:
         yields = (step, *(self.nearby(v, before) for v in loop.yields))
         self.emit(*before, MInst(Kind.COPY, None, tuple(phis), yields, target=number, op="loop"))
         self.region = self.place[id(loop)][0]
-        self.sink_steps(loop)
+        sums = self.own_sums(loop)
+        self.sink(i for i in sums if self.constant(i.args[1]) is not None)
         self.emit(MInst(Kind.OP, x86.ADD_I, (step,), (phis[0],), imm=loop.step, op="loop"))
+        self.sink(i for i in sums if self.constant(i.args[1]) is None)
         inside = self.loops
         self.body(loop.body)
         if self.loops == inside:
@@ -207,15 +209,23 @@ class Selector:
         self.emit(*before, MInst(Kind.COPY, None, tuple(phis), inits, target=number, op="loop"),
                   *guard, MInst(Kind.HEAD, target=number, imm=int(not known), op="loop"))
 
-    def sink_steps(self, loop: Loop) -> None:
-        """phi + c yielded and used nowhere else is computed last, when the phi has died."""
+    def own_sums(self, loop: Loop) -> list[Inst]:
+        """Yields that are phi + x and used for nothing else, latest first. They are computed at the
+        end of the body, when the phi has died; x + constant last, as others may read that phi.
+        """
+        found = []
         for phi, value in zip(loop.phis, loop.yields, strict=True):
             inst = self.defs.get(value)
             if (inst and inst.op is K.IADD and inst.args[0] == phi and self.uses[value] == 1
-                    and self.place[value][0] == self.region):
-                self.inst = inst
-                integer_add(self, inst)
-                self.done.add(value)
+                    and self.here(value)):
+                found.append(inst)
+        return sorted(found, key=lambda inst: -inst.dst)
+
+    def sink(self, sums: Iterable[Inst]) -> None:
+        for inst in sums:
+            self.inst = inst
+            integer_add(self, inst)
+            self.done.add(inst.dst)
         self.inst = None
 
     def branch(self, stmt: If) -> None:
