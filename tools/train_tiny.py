@@ -17,6 +17,7 @@ import platform
 import shutil
 import sys
 import sysconfig
+import textwrap
 import time
 import zlib
 from collections.abc import Iterator
@@ -362,7 +363,7 @@ def notice() -> str:
     return (
         f"The weights and the tokenizer in this directory were trained on the source text of the\n"
         f"standard library of Python {platform.python_version()}:\n\n"
-        f"    Copyright (c) 2001 Python Software Foundation; All Rights Reserved\n\n"
+        f"{textwrap.indent(sys.copyright, '    ')}\n\n"
         f"That text is under the Python Software Foundation License (LICENSE.python.txt beside\n"
         f"this file, or https://docs.python.org/3/license.html); some of its modules carry\n"
         f"notices of their own. No source file is included here, but the model can repeat\n"
