@@ -15,7 +15,7 @@ from .isa.base import Isa
 
 @dataclass(frozen=True, slots=True)
 class TuningParams:
-    """Part of a kernel's cache key. `prefetch` is a distance in bytes, 0 for none."""
+    """Part of a kernel's cache key. A reduction keeps up to `accumulators` partial vectors."""
 
     mr: int
     nr: int
@@ -25,7 +25,6 @@ class TuningParams:
     few: int = 32
     unroll: int = 4
     accumulators: int = 8
-    prefetch: int = 0
 
 
 def default_params(isa: Isa) -> TuningParams:
