@@ -11,7 +11,7 @@ from gllm_kernels.errors import LiftError
 from gllm_kernels.lift.lifter import lift
 
 SOURCE = Path(__file__).with_name("adversarial.c")
-FLAGS = "-fno-tree-vectorize -fno-tree-slp-vectorize -ffp-contract=off -fPIC -shared -w".split()
+FLAGS = ("-fno-tree-vectorize", "-fno-tree-slp-vectorize", "-ffp-contract=off", "-w")
 LEVELS = ("-O0", "-O1", "-O2")
 ROWS = re.findall(
     r"^// (accept|reject): (.*)\n(?:__attribute__.*\n)?((?:void|float|int64_t) \w+\(.*?\)) \{",
@@ -33,7 +33,17 @@ def libraries(tmp_path_factory):
     paths = {}
     for level in LEVELS:
         paths[level] = folder / f"lib{level}.so"
-        command = [COMPILER, level, *FLAGS, str(SOURCE), "-o", str(paths[level]), "-lm"]
+        command = [
+            COMPILER,
+            level,
+            *FLAGS,
+            "-fPIC",
+            "-shared",
+            str(SOURCE),
+            "-o",
+            str(paths[level]),
+            "-lm",
+        ]
         subprocess.run(command, check=True)
     return paths
 

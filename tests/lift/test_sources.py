@@ -79,6 +79,11 @@ def test_a_plt_entry_is_followed_to_its_slot():
         (b"\x06", ADD.declaration, "no instruction can be decoded"),
         (b"\x0f\x0b", ADD.declaration, "instruction ud2 is not understood"),
         (b"\xc3", ADD.declaration, "the function writes nothing"),
+        (b"\xbb\x00\x00\x00\x00\xc3", ADD.declaration, "returns without restoring rbx"),
+        (b"\x50\xc3", ADD.declaration, "returns without restoring rsp"),
+        (b"\xcb", ADD.declaration, "instruction retf is not understood"),
+        # lea eax, [rdi]; movss xmm0, [rax]: the upper half of an address is lost
+        (b"\x8d\x07\xf3\x0f\x10\x00\xc3", "float f(const float *x)", "wrap around in 32 bits"),
         (b"\xeb\xfe", ADD.declaration, "instructions: a loop that does not end"),
     ],
 )

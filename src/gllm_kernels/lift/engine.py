@@ -20,9 +20,10 @@ from .elf import Image
 from .error import Refusal
 from .loops import Loops, Step, same
 from .nodes import Node, Nodes
+from .operands import CALLEE_SAVED, NAMES, RSP
 from .program import EXIT, Block, Program
 from .signature import Signature
-from .state import CHOSEN, STACK, Stored
+from .state import CHOSEN, RETURN, STACK, Stored
 
 # Instructions of one run: a start, and some for each point of the index space, up to a limit.
 START_STEPS, POINT_STEPS, MAX_STEPS = 3_000, 300, 60_000
@@ -79,6 +80,14 @@ class Machine(Loops):
             refusal.at = block.instructions[done].ip
         refusal.registers = refusal.registers or self.registers()
         raise refusal
+
+    def check_return(self) -> None:
+        """The stack pointer and the callee-saved registers are the caller's again."""
+        lost = [NAMES[k] for k in CALLEE_SAVED if self.r[k] is not self.entry[k]]
+        if self.r[RSP] != RETURN or RETURN in self.stack:
+            lost.append("rsp or the return address")
+        if lost:
+            raise Refusal(f"the function returns without restoring {', '.join(lost)}")
 
     def fork(self, condition: Node, block: Block, taken: int, other: int) -> int:
         """Run both sides of a branch on data up to where they meet; merge with Select."""
@@ -152,6 +161,7 @@ def execute(
             if not machine.relearned:
                 raise
         if not machine.relearned:
+            machine.check_return()
             result = machine.x[0] if signature.result == "float" else None
             if signature.result == "float" and result is None:
                 raise Refusal("the function returns no float in xmm0")

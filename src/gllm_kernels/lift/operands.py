@@ -24,6 +24,7 @@ VECTOR = {getattr(Register, f"XMM{k}"): k for k in range(16)}
 NAMES = [f"r{n.lower()}" for n in _LEGACY] + [f"r{k}" for k in range(8, 16)]
 RAX, RDX, RSP, RBP = 0, 2, 4, 5
 CALLER_SAVED = (0, 1, 2, 6, 7, 8, 9, 10, 11)
+CALLEE_SAVED = (3, 5, 12, 13, 14, 15)  # rbx rbp r12-r15 (System V ABI, 3.2.1)
 
 
 class UnknownOperand(Exception):

@@ -39,7 +39,7 @@ class Argument:
 
     @property
     def width(self) -> int:
-        return INTEGERS.get(self.ctype, 64)
+        return INTEGERS[self.ctype] if self.kind == "dim" else 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from .operands import NAMES, RSP
 from .signature import Signature
 
 STACK = 0x7FFF_0000_0000
+RETURN = STACK - 8  # where the return address lies, and rsp on entry
 STACK_BELOW, STACK_ABOVE = 1 << 16, 1 << 12
 POINTER_GAP = 40  # buffers are 2^40 bytes apart: no two overlap
 INTEGER_ARGUMENTS = (7, 6, 2, 1, 8, 9)  # rdi rsi rdx rcx r8 r9 (System V ABI, 3.2.3)
@@ -49,7 +50,8 @@ class State(Conditions):
 
     def _arguments(self, signature: Signature, sizes: dict[str, int]) -> None:
         """Place the arguments as the System V ABI does."""
-        self.r[RSP] = STACK - 8
+        self.entry = self.r[:]
+        self.r[RSP] = RETURN
         self.atoms, self.names, self.readonly = {}, {}, set()
         integers = floats = 0
         for number, arg in enumerate(signature.arguments):

@@ -236,6 +236,8 @@ def _fits_64(a: Poly) -> bool:
 
 
 def _fits_32(a: Poly) -> bool:
+    if has_pointer(a):
+        return False  # an address loses its upper half
     degree = max(len(m) for m in a.terms)
     wanted = DIM_32 if degree == 1 else PRODUCT_32
     return extent_limit(a) >= wanted

@@ -122,7 +122,7 @@ def _end(i: Instruction, block: Block, image: Image) -> Callable[[Machine], int]
         return lambda m: target
     if flow == FlowControl.UNCONDITIONAL_BRANCH:
         return _tail_call(image.callee(i.near_branch_target) or "")
-    if flow == FlowControl.RETURN:
+    if i.mnemonic == Mnemonic.RET and i.op_count == 0:
         return lambda m: EXIT
     refuse = _unsupported(i)
     return lambda m: refuse(m) or EXIT
