@@ -83,11 +83,11 @@ def padded_rows(flat, rows, width):
 def test_micro_kernel_is_fmas_and_loads(b, isa):
     """Per term nr/lanes loads, mr broadcasts, mr*nr/lanes FMAs; per round three steps and a jump."""
     params = default_params(isa)
-    code = compile_kernel(kernel_of(Form(b=b), isa, unroll=params.unroll), isa)
+    code = compile_kernel(kernel_of(Form(b=b), isa), isa)
     loop = next(s for s in code.loop_stats() if s.name == "k")
     vectors = params.nr // isa.lanes
-    assert loop.fmas == params.unroll * params.mr * vectors
-    assert loop.loads == params.unroll * (params.mr + vectors)
+    assert loop.fmas == params.terms * params.mr * vectors
+    assert loop.loads == params.terms * (params.mr + vectors)
     assert loop.instructions == loop.fmas + loop.loads + 4
     assert (loop.moves, loop.spills, loop.stores) == (0, 0, 0)
 

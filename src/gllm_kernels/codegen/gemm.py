@@ -207,13 +207,13 @@ def _row_stride(site: Site) -> Value:
 # -- the micro-kernel ------------------------------------------------------------------------------
 def micro(site: Site, panels: tuple[Value, Value], depth: Value, source: Value,
           target: Value) -> None:
-    """target = source + panel of A times panel of B: mr*nr sums in registers, `unroll` terms per
+    """target = source + panel of A times panel of B: mr*nr sums in registers, p.terms terms per
     round, each nr/lanes loads, mr broadcasts and mr*nr/lanes FMAs."""
     b, p = site.build, site.params
     zero, vectors = b.int(0), p.nr // b.lanes
     count = p.mr * vectors
     sums = [b.load(source, zero, disp=4 * b.lanes * s) for s in range(count)]
-    unroll = min(p.unroll, ROUND)
+    unroll = min(p.terms, ROUND)
     step = 4 * p.mr * unroll
     end = panels[0] + depth * (4 * p.mr)
     with b.loop(panels[0], end, step, panels[1], *sums, name="k") as loop:

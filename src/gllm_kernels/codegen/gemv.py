@@ -85,31 +85,29 @@ def _tile(site: Site, column: Value, wide: int, i: Value, tall: int, target: Val
     sums = (b.const(0.0),) * (wide * tall)
     whole = b.int(0)
     if following is not None:
-        steps = 4 if tall == 1 else 2
-        whole = k & -(steps * b.lanes)
-        quads, sums = _steady(site, whole, steps, rows, quads, offsets, sums,
-                              following)
+        whole = k & -b.lanes
+        quads, sums = _steady(site, whole, rows, quads, offsets, sums, following)
     with b.loop(whole, k, b.lanes, *quads, *sums, name="dot tail") as tail:
         mask = b.emit(K.FIRST, k - tail.iv)
         moving, acc = tail.phis[:len(quads)], tail.phis[len(quads):]
-        acc = _step(site, tail.iv, moving, offsets, rows, acc, 0, mask)
+        acc = _step(site, tail.iv, moving, offsets, rows, acc, mask)
         tail.yields(*(q + 4 * b.lanes for q in moving), *acc)
     for number, value in enumerate(tail.results[len(quads):]):
         at = 4 * (number % tall * BLOCK + number // tall)
         b.emit(K.STORE1, target, b.int(0), b.emit(K.HSUM, value), imm=Mem(4, at))
 
 
-def _steady(site: Site, whole: Value, steps: int, rows: list[Value], quads: Values,
-            offsets: Offsets, sums: Values, following: Value) -> tuple[Values, Values]:
-    """The part of r that fills `steps` vectors per round, and the prefetch beside it."""
+def _steady(site: Site, whole: Value, rows: list[Value], quads: Values, offsets: Offsets,
+            sums: Values, following: Value) -> tuple[Values, Values]:
+    """The part of r that fills vectors, and the prefetch beside it. One vector per round: the tile
+    alone has enough independent sums, and the next round overlaps with this one anyway."""
     b, count = site.build, len(quads)
-    stretch = 4 * b.lanes * steps * (len(sums) // len(rows))
-    with b.loop(0, whole, steps * b.lanes, *quads, following, *sums, name="dot k") as loop:
+    stretch = 4 * b.lanes * (len(sums) // len(rows))
+    with b.loop(0, whole, b.lanes, *quads, following, *sums, name="dot k") as loop:
         moving, far, acc = loop.phis[:count], loop.phis[count], loop.phis[count + 1:]
-        for u in range(steps):
-            acc = _step(site, loop.iv, moving, offsets, rows, acc, 4 * b.lanes * u, None)
-        _prefetch(site, far, b.int(0), stretch)
-        loop.yields(*(q + 4 * b.lanes * steps for q in moving), far + stretch, *acc)
+        acc = _step(site, loop.iv, moving, offsets, rows, acc, None)
+        _prefetch(site, far, stretch)
+        loop.yields(*(q + 4 * b.lanes for q in moving), far + stretch, *acc)
     return loop.results[:count], loop.results[count + 1:]
 
 
@@ -123,14 +121,14 @@ def _rows(site: Site, i: Value, tall: int) -> list[Value]:
 
 
 def _step(site: Site, r: Value, quads: Values, offsets: Offsets, rows: list[Value], acc: Values,
-          disp: int, mask: Value | None) -> Values:
+          mask: Value | None) -> Values:
     """One vector along r of every row and every column: acc[column*tall + row] += a*b."""
     b, tall = site.build, len(rows)
-    left = [b.load(row, r, disp=disp, mask=mask) for row in rows]
+    left = [b.load(row, r, mask=mask) for row in rows]
     out: list[Value] = []
     for c in range(len(acc) // tall):
         base, (index, scale) = quads[c // 4], offsets[c % 4]
-        right = b.load(base, index, scale, disp, mask)
+        right = b.load(base, index, scale, mask=mask)
         out += [b.emit(K.VFMA, left[t], right, acc[c * tall + t]) for t in range(tall)]
     return tuple(out)
 
@@ -141,10 +139,10 @@ def _multiples(site: Site, step: Value) -> Offsets:
     return (site.build.int(0), 1), (step, 1), (step, 2), (step * 3, 1)
 
 
-def _prefetch(site: Site, base: Value, index: Value, stretch: int) -> None:
-    """Lines base + index .. + stretch into the 2nd-level cache."""
+def _prefetch(site: Site, start: Value, stretch: int) -> None:
+    """The next `stretch` bytes into the 2nd-level cache."""
     for at in range(0, stretch, LINE):
-        site.build.emit(K.PREFETCH, base, index, imm=Mem(1, at, level=1))
+        site.build.emit(K.PREFETCH, start, site.build.int(0), imm=Mem(1, at, level=1))
 
 
 # -- columns ---------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The numbers a generator may choose freely: they change speed and never a result's meaning.
 
     c tile of mr rows x nr columns, kc deep; blocks of mc rows and nc columns; up to `few` rows B is
-    streamed instead of packed; `unroll` vectors per round of a row loop.
+    streamed instead of packed; `terms` products per sum in a round of the k loop; `unroll` vectors
+    per round of a row loop.
 
 Defaults come from the width of the vectors and the number of registers; measured ones replace them.
 """
@@ -23,6 +24,7 @@ class TuningParams:
     mc: int
     nc: int
     few: int = 32
+    terms: int = 2
     unroll: int = 4
     accumulators: int = 8
 
