@@ -29,6 +29,11 @@ def unary(op: Op) -> OpTrace:
     return traces.flat(str(op), ("in x", "out out", "dim n"), lambda b, x: b.add(op, x("x")))
 
 
+def binary(op: Op) -> OpTrace:
+    return traces.flat(f"pair_{op}", ("in a", "in b", "out out", "dim n"),
+                       lambda b, x: b.add(op, x("a"), x("b")))
+
+
 def gelu() -> OpTrace:
     def value(b: BodyBuilder, load: Callable[[str], int]) -> int:
         v = load("x")
@@ -207,7 +212,8 @@ def named(*makers: Callable[[], OpTrace]) -> dict[str, OpTrace]:
 
 
 UNARY = {str(op): unary(op) for op in (Op.EXP, Op.TANH, Op.LOG, Op.SQRT)}
-FLAT = named(traces.vec_add, traces.vec_mul, traces.vec_scale, traces.silu, traces.swiglu, gelu,
+CHOICES = {t.name: t for t in map(binary, (Op.MAX, Op.MIN, Op.FMAX, Op.FMIN, Op.DIV))}
+FLAT = CHOICES | named(traces.vec_add, traces.vec_mul, traces.vec_scale, traces.silu, traces.swiglu, gelu,
              relu, axpy, every_op, every_other) | UNARY
 ROWS = named(row_bias, traces.rope_with_pos, rope_interleaved)
 NORMS = named(traces.softmax, traces.rms_norm, layer_norm, moments, row_sum, softmax_plus,

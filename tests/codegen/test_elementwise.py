@@ -47,6 +47,18 @@ def test_special_values(name: str, isa: Isa) -> None:
 
 
 @ISAS
+@pytest.mark.parametrize("name", ["pair_max", "pair_min"])
+def test_ordered_choices_keep_the_sign_of_zero(name: str, isa: Isa) -> None:
+    """The second operand wins between 0 and -0, bit for bit."""
+    pairs = np.array(list(product(cases.SPECIAL, repeat=2)), np.float32)
+    args = {"a": pairs[:, 0].copy(), "b": pairs[:, 1].copy(), "n": len(pairs),
+            "out": np.ones(len(pairs), np.float32)}
+    want = cases.results(cases.FLAT[name], args)
+    machine.call(cases.compiled(name, isa), args)
+    assert machine.same_bits(args["out"], want["out"])
+
+
+@ISAS
 @pytest.mark.parametrize("name", cases.ROWS)
 @pytest.mark.parametrize("outer", [(1, 1), (2, 3), (0, 2)])
 def test_rows(name: str, isa: Isa, outer: tuple[int, int]) -> None:
