@@ -7,6 +7,8 @@ import struct
 from collections.abc import Mapping
 
 import numpy as np
+from guard import guarded, guarded_copy
+
 from gllm_kernels.codegen import interp
 from gllm_kernels.codegen.assemble import compile_kernel
 from gllm_kernels.codegen.code import Code
@@ -15,8 +17,6 @@ from gllm_kernels.codegen.isa.avx512 import AVX512
 from gllm_kernels.codegen.isa.detect import host_isas
 from gllm_kernels.codegen.kernel import Kernel
 from gllm_kernels.memory import place_batch
-
-from guard import guarded, guarded_copy
 
 ISAS = [isa for isa in (AVX512, AVX2) if isa in host_isas()]
 

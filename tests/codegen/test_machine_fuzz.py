@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from machine import ISAS, agree
+
+from gllm_kernels.codegen.isa import x86
 from gllm_kernels.codegen.kernel import I64, K, KernelBuilder, KParam
 from gllm_kernels.trace.affine import Affine
-from machine import ISAS, agree
 
 SEEDS = range(int(os.environ.get("FUZZ_FROM", "0")), int(os.environ.get("FUZZ_TO", "200")))
 FLOAT, BITS, MASK = "float", "bits", "mask"  # bit operations never see a NaN's payload
@@ -167,9 +170,8 @@ class Scope:
             del self.maker.pool[sort][size:]
 
 
-@pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_random_kernel(seed, isa):
+def run_seed(seed, isa):
+    """Build, run both ways with three sets of arguments, compare."""
     kernel = Maker(seed, isa.lanes).kernel()
     rng = np.random.default_rng(seed)
     size = (ELEMENTS + 4) * isa.lanes
@@ -180,3 +182,19 @@ def test_random_kernel(seed, isa):
     for n, m in ((5, 2), (0, 1), (-3, 1 << 40)):
         code = agree(kernel, isa, {"x": x, "i": i, "out": np.zeros(size, np.float32), "n": n,
                                    "m": m, "s": 0.75}, code=code)
+    return code
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_kernel(seed, isa):
+    run_seed(seed, isa)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name)
+def test_random_kernels_with_few_registers(isa, monkeypatch):
+    """Six vector, eight integer and two mask registers: nearly everything is spilled."""
+    monkeypatch.setattr(x86, "INTEGERS", (*x86.INTEGERS[:5], *x86.INTEGERS[9:12]))
+    monkeypatch.setattr(x86, "MASKS", x86.MASKS[:2])
+    spills = sum(run_seed(seed, replace(isa, vregs=6)).spills for seed in SEEDS[: len(SEEDS) // 2])
+    assert spills > 10 * len(SEEDS)

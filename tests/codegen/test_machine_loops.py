@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from machine import ISAS, agree
+
 from gllm_kernels.codegen.assemble import compile_kernel
 from gllm_kernels.codegen.kernel import K, KernelBuilder, KParam
 from gllm_kernels.errors import CompileError, UnsupportedOpError
 from gllm_kernels.trace.affine import Affine
-from machine import ISAS, agree
 
 ONE = Affine.const(1)
 PARAMS = (KParam("x", "ptr"), KParam("out", "ptr"), KParam("n", "i64"), KParam("m", "i64"))

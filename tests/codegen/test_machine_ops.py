@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from machine import ISAS, agree
+
 from gllm_kernels.codegen.kernel import I64, MASK, TABLE, VEC, K, KernelBuilder, KParam, Mem
 from gllm_kernels.trace.affine import Affine
-from machine import ISAS, agree
 
 ONE = Affine.const(1)
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754944e-38, 3.4028235e38,

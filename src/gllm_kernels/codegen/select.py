@@ -13,16 +13,16 @@ asked for is never emitted, and a user may take over its argument's work:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from ..errors import CompileError, UnsupportedOpError
 from .isa import x86
 from .isa.base import Fma, Ins, Isa
 from .kernel import I64, MASK, SIDE_EFFECTS, TABLE, If, Inst, K, Kernel, Loop, Stmt, walk
 from .machine import IN_MEMORY, Addr, Kind, MInst, Program
+from .scalars import SCALAR, fits, integer_add, load_integer
 
 STORES = frozenset({K.STORE, K.STOREM, K.STORE1})
-_LIMIT = 1 << 31
 
 
 def select(kernel: Kernel, isa: Isa) -> Program:
@@ -242,7 +242,7 @@ class Selector:
     def compare(self, reg: int, value: int) -> MInst:
         """Flags of register - value."""
         known = self.constant(value)
-        if known is not None and -_LIMIT <= known < _LIMIT:
+        if known is not None and fits(known):
             return self.op(x86.CMP_I, None, reg, imm=known)
         return self.op(x86.CMP, None, reg, self.need(value))
 
@@ -447,148 +447,3 @@ class Selector:
 FILE_CLASS = {"z": "v", "y": "v", "x": "v", "r": "g", "e": "g", "k": "k"}
 MEMORY = frozenset({K.LOAD, K.LOADM, K.BCAST, K.ILOAD32, K.STORE, K.STOREM, K.STORE1})
 LEAVES = frozenset({K.ICONST, K.ARG, K.ARGF, K.VCONST, K.VLANES, K.BEGIN, K.END, K.SCRATCH})
-
-
-def fits(value: int) -> bool:
-    return -_LIMIT <= value < _LIMIT
-
-
-# -- integer operations and leaves; each appends what computes inst.dst -----------------------------
-def integer_constant(s: Selector, inst: Inst, dst: int | None = None) -> None:
-    s.emit(load_integer(s, s.need(inst.dst), inst.imm))
-
-
-def load_integer(s: Selector, dst: int, value: int) -> MInst:
-    """Never `xor dst, dst`: it would change the flags a neighbour may be waiting for."""
-    if 0 <= value < 1 << 32:
-        return s.op(x86.MOV_I32, dst, imm=value - (value >> 31 << 32), free=True)
-    return s.op(x86.MOV_S32 if fits(value) else x86.MOV_I64, dst, imm=value, free=True)
-
-
-def argument(s: Selector, inst: Inst) -> None:
-    addr = Addr(s.entered(x86.ARGS), disp=s.slots[inst.imm])
-    s.emit(s.op(x86.MOV_LOAD, s.need(inst.dst), mem=addr, free=True))
-
-
-def float_argument(s: Selector, inst: Inst) -> None:
-    addr = Addr(s.entered(x86.ARGS), disp=s.slots[inst.imm])
-    s.emit(s.op(s.isa.broadcast, s.need(inst.dst), mem=addr, free=True))
-
-
-def passed(register: int) -> Callable[[Selector, Inst], None]:
-    def rule(s: Selector, inst: Inst) -> None:
-        s.emit(MInst(Kind.COPY, None, (s.need(inst.dst),), (s.entered(register),), op=inst.op))
-    return rule
-
-
-def vector_constant(s: Selector, inst: Inst) -> None:
-    s.emit(s.constant_load(s.need(inst.dst), inst.imm))
-
-
-def vector_lanes(s: Selector, inst: Inst) -> None:
-    addr = Addr(pool=tuple(range(s.isa.lanes)))
-    s.emit(s.op(s.isa.load, s.need(inst.dst), mem=addr, free=True))
-
-
-def integer_add(s: Selector, inst: Inst) -> None:
-    """add by an immediate, lea where the address form does more than a sum, else add."""
-    dst, sum_ = s.need(inst.dst), s.plus_constant(inst.dst)
-    if sum_ and fits(sum_[1]):
-        s.emit(s.op(x86.ADD_I, dst, s.need(sum_[0]), imm=sum_[1]))
-        return
-    a, b = inst.args
-    if s.times_constant(a)[1] > s.times_constant(b)[1]:
-        a, b = b, a
-    addr = s.form(a, b, 1, 0)
-    if addr.index >= 0 and addr.scale == 1 and addr.disp == 0:
-        s.emit(s.op(x86.ADD, dst, addr.base, addr.index))
-    else:
-        s.emit(s.op(x86.LEA, dst, mem=addr))
-
-
-def integer_sub(s: Selector, inst: Inst) -> None:
-    dst, sum_ = s.need(inst.dst), s.plus_constant(inst.dst)
-    if sum_ and fits(sum_[1]):
-        s.emit(s.op(x86.ADD_I, dst, s.need(sum_[0]), imm=sum_[1]))
-    else:
-        s.emit(s.op(x86.SUB, dst, s.need(inst.args[0]), s.need(inst.args[1])))
-
-
-def integer_mul(s: Selector, inst: Inst) -> None:
-    """By a power of two: shl; by a small constant: imul with immediate."""
-    a, b = inst.args
-    if s.constant(a) is not None:
-        a, b = b, a
-    dst, known = s.need(inst.dst), s.constant(b)
-    if known is not None and known > 0 and known & (known - 1) == 0:
-        s.emit(s.op(x86.SHL, dst, s.need(a), imm=known.bit_length() - 1))
-    elif known is not None and fits(known):
-        s.emit(s.op(x86.IMUL_I, dst, s.need(a), imm=known))
-    else:
-        s.emit(s.op(x86.IMUL, dst, s.need(a), s.need(b)))
-
-
-def integer_and(s: Selector, inst: Inst) -> None:
-    a, b = inst.args
-    if s.constant(a) is not None:
-        a, b = b, a
-    known = s.constant(b)
-    if known is not None and fits(known):
-        s.emit(s.op(x86.AND_I, s.need(inst.dst), s.need(a), imm=known))
-    else:
-        s.emit(s.op(x86.AND, s.need(inst.dst), s.need(a), s.need(b)))
-
-
-def integer_pick(cmov: Ins) -> Callable[[Selector, Inst], None]:
-    """dst = b; if a <op> b: dst = a. Best when b dies here, so that dst can take its register."""
-    def rule(s: Selector, inst: Inst) -> None:
-        a, b = inst.args
-        if s.constant(a) is not None or (s.constant(b) is None and s.dies(a) and not s.dies(b)):
-            a, b = b, a
-        dst, known, before = s.need(inst.dst), s.constant(b), []
-        if known is not None:
-            other = s.temp()
-            before = [load_integer(s, other, known)]
-        else:
-            other = s.need(b)
-        s.emit(*before, s.compare(s.need(a), b), s.op(cmov, dst, other, s.need(a)))
-    return rule
-
-
-def integer_div(s: Selector, inst: Inst) -> None:
-    """By a power of two: shr (both are non-negative); else div, which works on rdx:rax."""
-    a, b = inst.args
-    dst, known = s.need(inst.dst), s.constant(b)
-    if known is not None and known > 0 and known & (known - 1) == 0:
-        s.emit(s.op(x86.SHR, dst, s.need(a), imm=known.bit_length() - 1))
-        return
-    low, high, quotient, rest = (s.temp() for _ in range(4))
-    s.program.fixed |= {low: x86.R.RAX, quotient: x86.R.RAX, high: x86.R.RDX, rest: x86.R.RDX}
-    divide = s.op(x86.DIV, quotient, s.need(b), low, high)
-    s.emit(MInst(Kind.COPY, None, (low,), (s.need(a),), op=inst.op, origin=inst.origin),
-           s.op(x86.XOR32, high), divide._replace(defs=(quotient, rest)),
-           MInst(Kind.COPY, None, (dst,), (quotient,), op=inst.op, origin=inst.origin))
-
-
-def prefetch(s: Selector, inst: Inst) -> None:
-    s.emit(s.op(x86.PREFETCH[inst.imm.level], None, mem=s.address(inst)))
-
-
-SCALAR: dict[K, Callable[[Selector, Inst], None]] = {
-    K.ICONST: integer_constant,
-    K.ARG: argument,
-    K.ARGF: float_argument,
-    K.BEGIN: passed(x86.BEGIN),
-    K.END: passed(x86.END),
-    K.SCRATCH: passed(x86.SCRATCH),
-    K.VCONST: vector_constant,
-    K.VLANES: vector_lanes,
-    K.IADD: integer_add,
-    K.ISUB: integer_sub,
-    K.IMUL: integer_mul,
-    K.IAND: integer_and,
-    K.IMIN: integer_pick(x86.CMOVL),
-    K.IMAX: integer_pick(x86.CMOVG),
-    K.IDIV: integer_div,
-    K.PREFETCH: prefetch,
-}

@@ -4,8 +4,8 @@ A row is written as text in the order the processor wants its operands:
 
     row("EVEX_VADDPS_ZMM_K1Z_ZMM_ZMMM512B32_ER", "d:z 0:z 1:z+")
 
-`d` is the destination, a digit the number of a source, `m` the address the operation itself carries;
-the letter behind the colon is the register file (z, y, x: vectors of 512, 256, 128 bits; r, e: 64-
+`d` is the destination, a digit the number of a source, `m` the address the operation itself
+carries; the letter behind the colon is the register file (z, y, x: vectors of 512, 256, 128 bits; r, e: 64-
 and 32-bit integers; k: masks). `*` lets the operand be a vector in memory, `+` also one element
 broadcast from memory, `{0}` uses source 0 as write mask and `{0z}` zeroes what it masks off.
 `=0` says the destination must be source 0's register.

@@ -1,0 +1,151 @@
+"""What every kernel operation does: `MEANING[op](state, inst, *arguments) -> value`.
+
+Integers are Python ints wrapped to 64 bits, vectors float32 arrays (integer lanes by view), masks
+bool arrays. `state` checks addresses (interp.State).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import CompileError
+from .kernel import Inst, K
+from .lanes import F32, I32, U32, Array, fma, scalef, to_int, vmax, vmin, wrap
+
+if TYPE_CHECKING:
+    from .interp import State
+
+
+def halving(op: Callable[[Array, Array], Array]) -> Callable:
+    """lanes -> lanes/2 -> ... -> 1 by op(upper half, lower half), then in all lanes."""
+    def reduce(s: State, i: Inst, a: Array) -> Array:
+        lanes = a.size
+        while a.size > 1:
+            half = a.size // 2
+            a = op(a[half:], a[:half])
+        return np.full(lanes, a)
+    return reduce
+
+
+def load(s: State, i: Inst, base: int, index: int) -> Array:
+    size = 4 * s.kernel.lanes
+    return np.frombuffer(ctypes.string_at(s.span(i, base, index, size), size), F32)
+
+
+def load_masked(s: State, i: Inst, base: int, index: int, mask: Array) -> Array:
+    out = np.zeros(s.kernel.lanes, F32)
+    for lane in np.flatnonzero(mask):
+        at = s.span(i, base + 4 * int(lane), index, 4)
+        out[lane : lane + 1].view(np.uint8)[:] = np.frombuffer(ctypes.string_at(at, 4), np.uint8)
+    return out
+
+
+def load_one(s: State, i: Inst, base: int, index: int) -> bytes:
+    return ctypes.string_at(s.span(i, base, index, 4), 4)
+
+
+def store(s: State, i: Inst, base: int, index: int, value: Array) -> None:
+    ctypes.memmove(s.span(i, base, index, value.nbytes, True), value.tobytes(), value.nbytes)
+
+
+def store_masked(s: State, i: Inst, base: int, index: int, mask: Array, value: Array) -> None:
+    for lane in np.flatnonzero(mask):
+        store(s, i, base + 4 * int(lane), index, value[lane : lane + 1])
+
+
+def blocks(pick: Callable[[Array, Array], list[Array]]) -> Callable:
+    """Apply `pick` within every 128 bits; columns of a[block, element]."""
+    def shuffle(s: State, i: Inst, a: Array, b: Array) -> Array:
+        return np.stack(pick(a.reshape(-1, 4).T, b.reshape(-1, 4).T), 1).reshape(-1)
+    return shuffle
+
+
+def shuf128(s: State, i: Inst, a: Array, b: Array) -> Array:
+    half = len(i.imm) // 2
+    a, b = a.reshape(-1, 4), b.reshape(-1, 4)
+    return np.concatenate([a[list(i.imm[:half])], b[list(i.imm[half:])]]).reshape(-1)
+
+
+def prefetch(s: State, i: Inst, base: int, index: int) -> None:
+    """Any address is allowed: a prefetch never faults (SDM vol. 2, PREFETCHh)."""
+
+
+def divide(s: State, i: Inst, a: int, b: int) -> int:
+    if a < 0 or b <= 0:
+        raise CompileError(f"kernel {s.kernel.name}: idiv %{i.dst} of {a} by {b}, wanted "
+                           f"a >= 0 and b > 0 (origin {i.origin or '-'})")
+    return a // b
+
+
+def bits(op: Callable[[Array, Array], Array]) -> Callable:
+    return lambda s, i, a, b: op(a.view(U32), b.view(U32)).view(F32)
+
+
+def full(s: State, value: int) -> Array:
+    return np.full(s.kernel.lanes, value & 0xFFFFFFFF, U32).view(F32)
+
+
+# fmt: off
+MEANING: dict[K, Callable] = {
+    K.ICONST: lambda s, i: i.imm,
+    K.ARG: lambda s, i: s.args[i.imm],
+    K.BEGIN: lambda s, i: s.begin,
+    K.END: lambda s, i: s.end,
+    K.SCRATCH: lambda s, i: s.scratch,
+    K.IADD: lambda s, i, a, b: wrap(a + b),
+    K.ISUB: lambda s, i, a, b: wrap(a - b),
+    K.IMUL: lambda s, i, a, b: wrap(a * b),
+    K.IAND: lambda s, i, a, b: a & b,
+    K.IMIN: lambda s, i, a, b: min(a, b),
+    K.IMAX: lambda s, i, a, b: max(a, b),
+    K.IDIV: divide,
+    K.LOAD: load, K.LOADM: load_masked, K.STORE: store, K.STOREM: store_masked,
+    K.BCAST: lambda s, i, a, b: np.repeat(np.frombuffer(load_one(s, i, a, b), F32), s.kernel.lanes),
+    K.ILOAD32: lambda s, i, a, b: int.from_bytes(load_one(s, i, a, b), "little", signed=True),
+    K.STORE1: lambda s, i, base, index, v: store(s, i, base, index, v[:1]),
+    K.PREFETCH: prefetch,
+    K.VCONST: lambda s, i: full(s, i.imm),
+    K.VLANES: lambda s, i: np.arange(s.kernel.lanes, dtype=I32).view(F32),
+    K.ARGF: lambda s, i: np.full(s.kernel.lanes, s.args[i.imm], F32),
+    K.SPLAT: lambda s, i, a: full(s, a),
+    K.VADD: lambda s, i, a, b: a + b,
+    K.VSUB: lambda s, i, a, b: a - b,
+    K.VMUL: lambda s, i, a, b: a * b,
+    K.VDIV: lambda s, i, a, b: a / b,
+    K.VMAX: lambda s, i, a, b: vmax(a, b),
+    K.VMIN: lambda s, i, a, b: vmin(a, b),
+    K.VSQRT: lambda s, i, a: np.sqrt(a),
+    K.VFMA: lambda s, i, a, b, c: fma(a, b, c),
+    K.VFNMA: lambda s, i, a, b, c: fma(-a, b, c),
+    K.VROUND: lambda s, i, a: np.rint(a),
+    K.VSCALEF: lambda s, i, a, b: scalef(a, b),
+    K.VAND: bits(np.bitwise_and), K.VOR: bits(np.bitwise_or), K.VXOR: bits(np.bitwise_xor),
+    K.VANDN: bits(lambda a, b: ~a & b),
+    K.VSHL: lambda s, i, a: (a.view(U32) << U32(i.imm)).view(F32),
+    K.VSHR: lambda s, i, a: (a.view(U32) >> U32(i.imm)).view(F32),
+    K.VSAR: lambda s, i, a: (a.view(I32) >> I32(i.imm)).view(F32),
+    K.VIADD: bits(np.add), K.VISUB: bits(np.subtract),
+    K.VI2F: lambda s, i, a: a.view(I32).astype(F32),
+    K.VF2I: lambda s, i, a: to_int(a),
+    K.FIRST: lambda s, i, a: np.arange(s.kernel.lanes) < a,
+    K.VLT: lambda s, i, a, b: a < b,
+    K.VLE: lambda s, i, a, b: a <= b,
+    K.VEQ: lambda s, i, a, b: a == b,
+    K.VUNORD: lambda s, i, a, b: np.isnan(a) | np.isnan(b),
+    K.MAND: lambda s, i, a, b: a & b,
+    K.MOR: lambda s, i, a, b: a | b,
+    K.MNOT: lambda s, i, a: ~a,
+    K.SELECT: lambda s, i, m, a, b: np.where(m, a, b),
+    K.HSUM: halving(np.add), K.HMAX: halving(vmax), K.HMIN: halving(vmin),
+    K.PERMUTE: lambda s, i, a: a[list(i.imm)],
+    K.UNPACKLO32: blocks(lambda a, b: [a[0], b[0], a[1], b[1]]),
+    K.UNPACKHI32: blocks(lambda a, b: [a[2], b[2], a[3], b[3]]),
+    K.UNPACKLO64: blocks(lambda a, b: [a[0], a[1], b[0], b[1]]),
+    K.UNPACKHI64: blocks(lambda a, b: [a[2], a[3], b[2], b[3]]),
+    K.SHUF128: shuf128,
+}
+# fmt: on
