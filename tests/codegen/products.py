@@ -44,13 +44,20 @@ def two_stores(body: BodyBuilder, x: int) -> tuple[int, ...]:
     return (x, body.add(Op.MAX, x, body.const(0.0)))
 
 
+def in_place(body: BodyBuilder, x: int) -> tuple[int, ...]:
+    """The element is read where it is written; with heads c has more strides than this knows."""
+    return (body.add(Op.ADD, body.add(Op.LOAD, imm=("c", I * S("c.s0") + J)), x),)
+
+
 EPILOGUES: dict[str, Epilogue] = {
     "plain": (plain, ()),
     "bias_silu": (bias_silu, (Param("bias", "in"),)),
     "residual": (residual, (Param("res", "in"), Param("res.s0", "dim", "int64_t"))),
     "scale_mask": (scale_mask, (Param("mask", "in"), Param("scale", "scalar"))),
+    "in_place": (in_place, ()),
     "two_stores": (two_stores, (Param("d", "out"),)),
 }
+ROLES = {"in_place": "inout"}
 HEADS = ("one", "heads", "gqa")
 
 
@@ -94,7 +101,7 @@ def trace_of(form: Form) -> OpTrace:
     stores = tuple(Store(p, c_index, v, domain) for p, v in zip("cd", make(body, total)))
     steps = [f"{p}.{s}" for p in "abc" for s in ("s0", *(x for x, _ in batch)) if f"{p}.{s}" != "b.g"]
     dims = [*("m", "n", "k", "heads", "group"), *steps]
-    params = (Param("a", "in"), Param("b", "in"), Param("c", "out"), *extra,
+    params = (Param("a", "in"), Param("b", "in"), Param("c", ROLES.get(form.epilogue, "out")), *extra,
               *(Param(d, "dim", "int64_t") for d in dims))
     return OpTrace("product", params, tuple(body.body), stores)
 

@@ -36,7 +36,7 @@ def check(form, isa, m, n, k):
     args = products.operands(form, m, n, k)
     want = expected(trace, args)
     interp.run(kernel, args)
-    for name in trace.names("out"):
+    for name in trace.names("out", "inout"):
         np.testing.assert_allclose(args[name], want[name], rtol=2e-5, atol=2e-5)
 
 
@@ -117,3 +117,29 @@ def test_symbolic_inner_strides_are_refused():
                  if o.op is Op.LOAD and o.imm[0] == "b" else o for o in trace.body)
     with pytest.raises(CompileError, match="b.*one of them must be 1: make b contiguous"):
         contraction_of(replace(trace, body=body))
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name)
+@pytest.mark.parametrize("b", "nt")
+@pytest.mark.parametrize("m", (1, 2, 20))
+def test_rows_may_repeat_or_run_backwards(b, m, isa):
+    """Strides are what the call says: 0 repeats a row of A, negative ones walk up."""
+    form = Form(b=b)
+    kernel = gemm.generate(products.trace_of(form), isa, products.small(isa))
+    args = products.operands(form, m, 2 * products.small(isa).nr + 3, 21)
+    rows, pitch = (args["k"] if b == "n" else args["n"]), args["b.s0"]
+    flipped = args | {"a.s0": 0, "b.s0": -pitch, "c": args["c"].copy()}
+    start = args["b"].__array_interface__["data"][0] + 4 * (rows - 1) * pitch
+    interp.run(kernel, flipped | {"b": start}, memory=[args["b"]])
+    upright = np.append(args["b"], np.zeros(products.PAD, np.float32)).reshape(rows, pitch)
+    args |= {"a.s0": 0, "b": np.ascontiguousarray(upright[::-1])}
+    interp.run(kernel, args)
+    assert np.array_equal(flipped["c"].view(np.uint32), args["c"].view(np.uint32))
+
+
+def test_a_factor_that_is_overwritten_is_refused():
+    trace = products.trace_of(Form())
+    params = tuple(replace(p, role="inout") if p.name == "a" else p for p in trace.params)
+    stores = tuple(replace(s, param="a") for s in trace.stores)
+    with pytest.raises(CompileError, match="may already stand"):
+        gemm.generate(replace(trace, params=params, stores=stores), AVX2, products.small(AVX2))

@@ -72,6 +72,18 @@ def test_full_blocks_against_numpy(b, m, isa):
     assert np.array_equal(args["c"].view(np.uint32), parts["c"].view(np.uint32))
 
 
+@HOST
+def test_more_than_one_block_in_every_direction(isa):
+    """Rows past the partial sums kept in scratch, columns past nc, k past kc."""
+    params = default_params(isa)
+    form = Form(b="t")
+    m, n, k = 2048 + 2 * params.mc, params.nc + 70, params.kc + 30
+    args = products.operands(form, m, n, k)
+    machine.call(compile_kernel(gemm.generate(products.trace_of(form), isa, params), isa), args)
+    a, b = padded_rows(args["a"], m, k), padded_rows(args["b"], n, k)
+    np.testing.assert_allclose(padded_rows(args["c"], m, n), a @ b.T, rtol=1e-4, atol=1e-3)
+
+
 def padded_rows(flat, rows, width):
     """The matrix inside an operand of `products.operands`."""
     whole = np.append(flat, np.zeros(products.PAD, np.float32))

@@ -5,7 +5,7 @@
 `width` lines stand side by side, so one depth step of a panel is `width` consecutive floats. Panels
 lie `pitch` bytes apart, which is at least one vector more than they hold: the last vector of a row
 may write past the row when `width` is not a multiple of the lanes, and the next row repairs that.
-Strides are in bytes and not negative.
+Strides are in bytes.
 """
 
 from __future__ import annotations
@@ -77,42 +77,35 @@ def pack_across(b: KernelBuilder, source: Value, stride: Value, lines: Value, de
     Lines that do not exist repeat the last one: nobody uses their sums.
     """
     lanes, step = b.lanes, pitch(depth, width, b.lanes)
-    last = source + (lines - 1) * stride
-    with b.loop(0, lines, width, source, target, name="pack panels") as panel:
+    last = lines - 1
+    with b.loop(0, lines, width, target, name="pack panels") as panel:
         if width < lanes:
-            _strip(b, panel.phis[0], last, stride, depth, panel.phis[1], width, width)
+            _strip(b, source, panel.iv, last, stride, depth, panel.phis[0], width, width)
         else:
             with b.loop(0, width, lanes, name="pack strips") as part:
                 # the last strip ends with the panel, even if it starts inside the one before
                 first = b.emit(K.IMIN, part.iv, b.int(width - lanes))
-                line = b.emit(K.IMIN, panel.phis[0] + stride * first, last)
-                _strip(b, line, last, stride, depth, panel.phis[1] + first * 4, width, lanes)
-        panel.yields(panel.phis[0] + stride * width, panel.phis[1] + step)
+                _strip(b, source, panel.iv + first, last, stride, depth,
+                       panel.phis[0] + first * 4, width, lanes)
+        panel.yields(panel.phis[0] + step)
 
 
-def _strip(b: KernelBuilder, line: Value, last: Value, stride: Value, depth: Value, target: Value,
-           width: int, count: int) -> None:
-    """Up to `lanes` lines over the whole depth, side by side in a panel of `width`."""
+def _strip(b: KernelBuilder, source: Value, line: Value, last: Value, stride: Value, depth: Value,
+           target: Value, width: int, count: int) -> None:
+    """Up to `lanes` lines from `line` on, whole depth, side by side in a panel of `width`."""
     lanes = b.lanes
-    with b.loop(0, depth, lanes, line, last, target, name="pack strip") as square:
-        top, end, out = square.phis
+    with b.loop(0, depth, lanes, source, target, name="pack strip") as square:
+        base, out = square.phis
         mask = b.emit(K.FIRST, depth - square.iv)
-        for r, value in enumerate(transpose(b, _lines(b, top, end, stride, count, mask))):
+        rows = [b.bits(0)] * lanes
+        for r in range(count):
+            offset = b.emit(K.IMIN, line + r, last) * stride
+            # so many streams are too many for the hardware: each asks for its own next lines
+            b.emit(K.PREFETCH, base, offset, imm=Mem(1, NEXT, level=1))
+            rows[r] = b.load(base, offset, 1, mask=mask)
+        for r, value in enumerate(transpose(b, rows)):
             b.store(out, b.int(0), value, disp=4 * r * width)
-        square.yields(top + 4 * lanes, end + 4 * lanes, out + 4 * lanes * width)
-
-
-def _lines(b: KernelBuilder, top: Value, end: Value, stride: Value, count: int,
-           mask: Value) -> list[Value]:
-    """A vector of each of `count` lines, then zeros; addresses stop at the last line. So many
-    streams are too many for the hardware to follow: each asks for its own next cache lines."""
-    rows: list[Value] = []
-    at = top
-    for r in range(count):
-        at = b.emit(K.IMIN, at + stride, end) if r else top
-        b.emit(K.PREFETCH, at, b.int(0), imm=Mem(1, NEXT, level=1))
-        rows.append(b.load(at, b.int(0), mask=mask))
-    return rows + [b.bits(0)] * (b.lanes - count)
+        square.yields(base + 4 * lanes, out + 4 * lanes * width)
 
 
 def transpose(b: KernelBuilder, rows: list[Value]) -> list[Value]:
