@@ -9,6 +9,7 @@ import pytest
 
 from gllm_kernels.errors import LiftError
 from gllm_kernels.lift.elf import Image, Region, jump_slot, open_object
+from gllm_kernels.lift.error import Refusal
 from gllm_kernels.lift.lifter import (
     CATALOG_OBJECT,
     Subject,
@@ -16,7 +17,10 @@ from gllm_kernels.lift.lifter import (
     lift,
     subject_of,
 )
+from gllm_kernels.lift.nodes import Nodes
+from gllm_kernels.lift.operands import RSP
 from gllm_kernels.lift.signature import parse
+from gllm_kernels.lift.state import RETURN, State
 from gllm_kernels.scalar.catalog import CATALOG
 from gllm_kernels.scalar.loader import load_object
 
@@ -81,6 +85,8 @@ def test_a_plt_entry_is_followed_to_its_slot():
         (b"\xc3", ADD.declaration, "the function writes nothing"),
         (b"\xbb\x00\x00\x00\x00\xc3", ADD.declaration, "returns without restoring rbx"),
         (b"\x50\xc3", ADD.declaration, "returns without restoring rsp"),
+        # mov [rsp-0x100], rdi: a signal may overwrite it
+        (b"\x48\x89\xbc\x24\x00\xff\xff\xff\xc3", ADD.declaration, "below rsp, which is not"),
         (b"\xcb", ADD.declaration, "instruction retf is not understood"),
         # lea eax, [rdi]; movss xmm0, [rax]: the upper half of an address is lost
         (b"\x8d\x07\xf3\x0f\x10\x00\xc3", "float f(const float *x)", "wrap around in 32 bits"),
@@ -151,6 +157,17 @@ def test_damaged_code_is_refused_or_lifted_but_never_crashes():
         except LiftError:
             refused += 1
     assert refused > 50, f"seed {seed}"
+
+
+def test_a_call_wants_an_aligned_stack_and_may_overwrite_what_lies_below():
+    state = State(Image(), parse(SILU.declaration), {"n": 3}, Nodes())
+    state.before_call(tail=True)
+    with pytest.raises(Refusal, match="the stack is not aligned to 16 bytes at a call"):
+        state.before_call(tail=False)
+    state.r[RSP] = RETURN - 8
+    state.stack = {RETURN - 8: (8, 1), RETURN - 16: (8, 2)}
+    state.before_call(tail=False)
+    assert state.stack == {RETURN - 8: (8, 1)}
 
 
 def test_subject_keeps_the_entry_of_the_symbol():

@@ -18,6 +18,7 @@ from .signature import Signature
 STACK = 0x7FFF_0000_0000
 RETURN = STACK - 8  # where the return address lies, and rsp on entry
 STACK_BELOW, STACK_ABOVE = 1 << 16, 1 << 12
+RED_ZONE = 128  # bytes below rsp that a function may use (System V ABI, 3.2.2)
 POINTER_GAP = 40  # buffers are 2^40 bytes apart: no two overlap
 INTEGER_ARGUMENTS = (7, 6, 2, 1, 8, 9)  # rdi rsi rdx rcx r8 r9 (System V ABI, 3.2.3)
 
@@ -209,6 +210,8 @@ class State(Conditions):
     def _store_fixed(self, address: int, size: int, value: object) -> None:
         if not STACK - STACK_BELOW <= address < STACK + STACK_ABOVE:
             raise Refusal("a store to a global variable", "no state outside the arguments")
+        if self.r[RSP].__class__ is not int or address < self.r[RSP] - RED_ZONE:
+            raise Refusal(f"a store more than {RED_ZONE} bytes below rsp, which is not kept")
         for near in range(address - 7, address + size):
             if near != address and near in self.stack and near + self.stack[near][0] > address:
                 del self.stack[near]
@@ -218,8 +221,25 @@ class State(Conditions):
             value = v.Low32(value)
         self.stack[address] = (size, value)
 
+    def before_call(self, tail: bool) -> None:
+        """The callee may write below rsp, and wants rsp on a multiple of 16 before its frame."""
+        top = self.r[RSP]
+        if top.__class__ is not int or top % 16 != (8 if tail else 0):
+            raise Refusal("the stack is not aligned to 16 bytes at a call")
+        for slot in [s for s in self.stack if s < top]:
+            del self.stack[slot]
+
     def element(self, address: v.Int, size: int) -> tuple[int, int, v.Int]:
         """Concrete address, pointer and element index of an access to a buffer."""
+        usual = v.element_index(address) if size == 4 else None
+        if usual is not None and self.names[usual[0]].ctype == "float":
+            pointer, terms = usual
+            index = v.make(terms, (address.value - self.atoms[pointer]) >> 2)
+            return address.value, pointer, index
+        return self._unusual_element(address, size)
+
+    def _unusual_element(self, address: v.Int, size: int) -> tuple[int, int, v.Int]:
+        """`element` step by step: for the reason why an access is refused."""
         if not v.fits(address, 64):
             raise Refusal(f"the address {self.text(address)} can wrap around")
         plain = self.stripped(address, "an address")

@@ -235,6 +235,29 @@ def _fits_64(a: Poly) -> bool:
     return total < 1 << 63
 
 
+def element_index(a: Poly) -> tuple[int, dict[Mono, int]] | None:
+    """(pointer, terms of the index) of pointer + 4*index that fits 64 bits, counters replaced by
+    their rounds, in one pass; None where the address is anything else."""
+    pointer, total = 0, 0
+    terms: dict[Mono, int] = {}
+    for mono, coef in a.terms.items():
+        last = mono[-1] if mono else 0
+        if last >= OPAQUE or (last >= COUNTER and len(mono) > 1 and mono[-2] >= POINTER):
+            return None
+        if POINTER <= last < COUNTER:
+            if pointer or coef != 1 or len(mono) > 1:
+                return None
+            pointer, total = last, total + EXTENT_64
+            continue
+        total += abs(coef) * ((EXTENT_64 if len(mono) > 1 else DIM_64) if mono else 1)
+        if last >= COUNTER:
+            mono, coef = mono[:-1], coef * (last & (1 << ROUNDS) - 1)
+        terms[mono] = terms.get(mono, 0) + coef
+    if not pointer or total >= 1 << 63 or any(c & 3 for c in terms.values()):
+        return None
+    return pointer, {m: c >> 2 for m, c in terms.items() if c}
+
+
 def _fits_32(a: Poly) -> bool:
     if has_pointer(a):
         return False  # an address loses its upper half

@@ -143,7 +143,7 @@ def _branch(i: Instruction, block: Block) -> Callable[[Machine], int]:
 
 def _tail_call(name: str) -> Callable[[Machine], int]:
     def end(m: Machine) -> int:
-        call_maths(m, name)
+        call_maths(m, name, tail=True)
         return EXIT
 
     return end
@@ -159,7 +159,7 @@ def _call(i: Instruction, image: Image) -> Step:
     return lambda m: call_maths(m, name)
 
 
-def call_maths(m: Machine, name: str | None) -> None:
+def call_maths(m: Machine, name: str | None, tail: bool = False) -> None:
     """A call to libm: xmm0 gets the result, the caller-saved registers become undefined."""
     if name not in MATHS:
         raise Refusal(
@@ -167,6 +167,7 @@ def call_maths(m: Machine, name: str | None) -> None:
             f"one of {', '.join(MATHS)}",
             "make local functions static inline; pass no function pointers",
         )
+    m.before_call(tail)
     op, count = MATHS[name]
     result = m.nodes.make(op, tuple(m.float(k) for k in range(count)))
     m.x[:] = [None] * 16
