@@ -218,7 +218,10 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="count this thread's time only")
     options = parser.parse_args()
     CLOCK.read = time.thread_time if options.cpu_time else time.perf_counter
-    isa = next(i for i in host_isas() if options.isa in ("", i.name))
+    found = [i for i in host_isas() if options.isa in ("", i.name)]
+    if not found:
+        parser.error(f"this CPU has {', '.join(i.name for i in host_isas())}, not {options.isa}")
+    isa = found[0]
     print(f"{isa.name}, one thread")
     for size in filter(None, options.sizes.split(",")):
         print(gemm_row("gemm", isa, (int(size),) * 3, options.seconds), flush=True)
