@@ -52,7 +52,7 @@ def liveness(program: Program) -> Life:
             if first[v] < 0:
                 first[v] = last[v] = 2 * i + 1
                 home[v] = depth
-                if m.kind is Kind.COPY and m.target >= 0:
+                if m.target >= 0:  # a phi, written before the loop
                     home[v] = depth + 1
                     last[v] = 2 * head[m.target] + 1
             else:  # a phi, written at the back edge: live from here to the loop's end

@@ -175,23 +175,22 @@ class Spiller:
         self.stack.brief.add(reg)
         return reg
 
-    def reload(self, v: int, lasting: bool = False) -> int:
-        """A register holding a spilled value, loaded here. One that feeds a copy becomes part of
-        the phi's web, which may have to be spilled too.
-        """
+    def reload(self, v: int) -> int:
+        """A short-lived register holding a spilled value, loaded here."""
         reg = self.fresh(v)
-        if lasting:
-            self.stack.brief.remove(reg)
         self.load(v, reg)
         return reg
 
-    def load(self, v: int, reg: int) -> None:
+    def load(self, v: int, reg: int, loop: int = -1) -> None:
+        """Load a spilled value; `loop` says whose phi the register is, if it is one. What is loaded
+        for one loop can be loaded again: its slot is not written while the loop runs.
+        """
         home = self.home[v]
         if isinstance(home, MInst):
-            self.out.append(home._replace(defs=(reg,)))
+            self.out.append(home._replace(defs=(reg,), target=loop))
         else:
             self.out.append(MInst(Kind.OP, self.moves(v)[1], (reg,), (), home, op="spill",
-                                  free=True, spill=True))
+                                  target=loop, free=reg in self.stack.local, spill=True))
 
     def keep(self, v: int, reg: int) -> None:
         """Store a register to the slot of a spilled value."""
@@ -216,7 +215,8 @@ class Spiller:
             srcs = tuple(IN_MEMORY if i == at else v for i, v in enumerate(srcs))
         srcs = tuple(inside(v) for v in srcs)
         defs = tuple(self.fresh(v) if v in self.home else v for v in m.defs)
-        self.out.append(m._replace(defs=defs, srcs=srcs, mem=mem))
+        target = m.target if defs == m.defs else -1  # what goes to a slot is no phi any more
+        self.out.append(m._replace(defs=defs, srcs=srcs, mem=mem, target=target))
         for old, new in zip(m.defs, defs, strict=True):
             if old != new:
                 self.keep(old, new)
@@ -234,21 +234,38 @@ class Spiller:
         return -1
 
     def copy(self, m: MInst) -> None:
-        """Slots are written when nothing still reads them; a value in its own slot stays there."""
-        read = [self.home.get(v) for v in m.srcs]
-        defs, srcs, late = [], [], []
-        for dst, src in zip(m.defs, m.srcs, strict=True):
-            to, source = self.home.get(dst), self.home.get(src)
-            if isinstance(to, Addr) and to == source:
+        """Slots first, then registers, then registers loaded from slots that were not written."""
+        homes = self.home
+        pairs = [(dst, src) for dst, src in zip(m.defs, m.srcs, strict=True)
+                 if dst not in homes or homes[dst] != homes.get(src)]
+        written = {homes[dst] for dst, _ in pairs if dst in homes}
+        direct, late = [], []
+        for dst, src in pairs:
+            if dst not in homes:
+                if src not in homes:
+                    direct.append((dst, src))
+                elif homes[src] in written:
+                    direct.append((dst, self.reload(src)))
+                else:
+                    late.append((dst, src))
+        self.fill_slots([(dst, src) for dst, src in pairs if dst in homes])
+        self.out.append(m._replace(defs=tuple(d for d, _ in direct),
+                                   srcs=tuple(s for _, s in direct)))
+        for dst, src in late:
+            self.load(src, dst, m.target)
+
+    def fill_slots(self, pending: list[tuple[int, int]]) -> None:
+        """Parallel moves into slots; where they form a cycle one slot is read in advance."""
+        held: dict[Addr, int] = {}
+        while pending:
+            waiting = {self.home.get(src) for _, src in pending} - held.keys()
+            ready = [pair for pair in pending if self.home[pair[0]] not in waiting]
+            if not ready:
+                first = pending[0][0]
+                held[self.home[first]] = self.reload(first)
                 continue
-            reg = src if source is None else self.reload(src, not isinstance(to, Addr))
-            if not isinstance(to, Addr):
-                defs.append(dst)
-                srcs.append(reg)
-            elif to in read:
-                late.append((dst, reg))
-            else:
+            for dst, src in ready:
+                home = self.home.get(src)
+                reg = held[home] if home in held else src if home is None else self.reload(src)
                 self.keep(dst, reg)
-        for dst, reg in late:
-            self.keep(dst, reg)
-        self.out.append(m._replace(defs=tuple(defs), srcs=tuple(srcs)))
+            pending = [pair for pair in pending if pair not in ready]
