@@ -127,6 +127,8 @@ class CompilerGraph:
         _check_dtypes(op, inputs)
         scalars, free = _split_values(op, values)
         node = self._flat(op, inputs, out) if op.is_flat else self._ranked(op, inputs, out, free)
+        self.bounds += [Bound(f"{op.name}: 32-bit indices; `{name}`", value, Affine.const(op.limit))
+                        for name, value in node[2] if op.limit]
         self.nodes.append(Node(len(self.nodes), op, node[0], node[1], scalars, node[2], node[3]))
         return node[1][0][1]
 

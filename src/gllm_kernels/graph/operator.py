@@ -13,6 +13,7 @@ from ..trace.affine import Affine
 from ..trace.ir import OpTrace, Param
 from ..trace.pattern import ComputePattern, pattern_of
 
+ANY_EXTENT = 1 << 31
 DTYPES = {"float": "float32", "int32_t": "int32", "int64_t": "int64"}
 
 
@@ -49,6 +50,12 @@ class Operator:
         if param == "return":
             return DTYPES[self.result]
         return DTYPES[next(p.ctype for p in self.params if p.name == param)]
+
+    @property
+    def limit(self) -> int:
+        """The largest dimension for which the source's index arithmetic is exact; 0: any."""
+        limit = self.trace.extent_limit if self.trace else ANY_EXTENT
+        return limit if limit < ANY_EXTENT else 0
 
     @property
     def pattern(self) -> ComputePattern:
