@@ -191,11 +191,11 @@ def _prefetch_tile(site: Site, corner: tuple[Value, Value]) -> None:
     row = {product.row: corner[0]} if product.row else {}
     env = Env({**site.batch, **row, product.column: corner[1]}, product.column)
     at = place(b, product.trace, target.param, target.index, env)
-    base = at.base
-    for _ in range(p.mr):
+    step = _row_stride(site) * 4
+    with b.loop(0, p.mr, 1, at.base, name="prefetch tile") as row:
         for disp in range(0, 4 * p.nr, gemv.LINE):
-            b.emit(K.PREFETCH, base, at.index, imm=Mem(4, at.disp + disp))
-        base = base + _row_stride(site) * 4
+            b.emit(K.PREFETCH, row.phis[0], at.index, imm=Mem(4, at.disp + disp))
+        row.yields(row.phis[0] + step)
 
 
 def _row_stride(site: Site) -> Value:
