@@ -83,10 +83,14 @@ def count_down(r: Rewriter, loop: Loop) -> Loop:
         for iv in [lo, hi) step s carrying d = n - lo: yield d - s
     """
     inside = {loop.iv, *loop.phis}
-    for stmt in walk(loop.body):
-        inside.update((stmt.dst,) if isinstance(stmt, Inst) else getattr(stmt, "results", ()))
-    found = [s for s in loop.body if isinstance(s, Inst) and s.op is K.ISUB
-             and s.args[1] == loop.iv and s.args[0] not in inside]
+    found = []
+    for stmt in loop.body:
+        if isinstance(stmt, Inst):
+            inside.add(stmt.dst)
+            if stmt.op is K.ISUB and stmt.args[1] == loop.iv and stmt.args[0] not in inside:
+                found.append(stmt)
+        elif isinstance(stmt, Loop):
+            inside.update(stmt.results)
     for inst in found:
         start, r.origin = r.defined.get(loop.lo), inst.origin
         zero = start is not None and start.op is K.ICONST and start.imm == 0

@@ -40,11 +40,12 @@ def allocate(program: Program, isa: Isa) -> Allocation:
         life = liveness(program)
         webs = Webs(life.ranges)
         ties = coalesce(program, webs, life.depth)
-        colours, victims = colour(program, isa, webs, life, stack)
+        around = Surroundings(program, life)
+        colours, victims = colour(program, isa, webs, life, stack, around)
         if not victims:
             register = [colours.get(webs.find(v), -1) for v in range(len(life.ranges))]
             return Allocation(program, register, ties, stack.slots, attempt)
-        spill(program, isa, life, victims, stack)
+        spill(program, isa, around, victims, stack)
     raise CompileError(f"kernel {program.kernel.name}: {isa.name} registers do not suffice after "
                        f"{MAX_ROUNDS} rounds of spilling; use a smaller tile or unroll factor")
 
@@ -130,7 +131,7 @@ def tie(webs: Webs, m: MInst, position: int, choices: tuple[int, ...]) -> int:
 
 # -- colouring -----------------------------------------------------------------------------------
 def colour(program: Program, isa: Isa, webs: Webs, life: Life,
-           stack: Stack) -> tuple[dict[int, int], dict[int, int]]:
+           stack: Stack, around: Surroundings) -> tuple[dict[int, int], dict[int, int]]:
     """A register per web; and what to spill if there was none for some: virtual registers, each
     with the web it is part of. Of a web only the part that is in the way is spilled: a sum whose
     value is too much after a loop stays in its register inside.
@@ -149,7 +150,6 @@ def colour(program: Program, isa: Isa, webs: Webs, life: Life,
     roots = sorted((r for r in members if webs.ranges[r] and r not in program.fixed),
                    key=lambda r: webs.ranges[r] & -webs.ranges[r])
     victims: dict[int, int] = {}
-    around: Surroundings | None = None
     for root in roots:
         range_, file = webs.ranges[root], files[program.classes[root]]
         wished = [colours[h] for h in hints.get(root, ()) if h in colours]
@@ -160,8 +160,7 @@ def colour(program: Program, isa: Isa, webs: Webs, life: Life,
             rivals = [o for r in file for o in owners.get(r, ()) if webs.ranges[o] & range_]
             parts = {r: [v for v in members[r] if life.ranges[v] & range_]
                      for r in (*rivals, root)}
-            around = around or Surroundings(program, life)
-            here = around.loop_at[((range_ & -range_).bit_length() - 1) // 2]
+            here = around.loop_of(((range_ & -range_).bit_length() - 1) // 2)
             cost = {r: sum(weight[v] * around.discount(v, here, stack) for v in part)
                     for r, part in parts.items()}
             victim = min(parts, key=lambda r: (cost[r], -webs.ranges[r].bit_count()))

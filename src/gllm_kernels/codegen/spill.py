@@ -30,20 +30,31 @@ class Surroundings:
     """The innermost loop around every position, where each loop lies, and what is used in it."""
 
     def __init__(self, program: Program, life: Life) -> None:
+        self.program, self.life = program, life
         self.loop_at: list[int] = []
         self.entry: dict[int, int] = {}  # loop -> position of the copy that enters it
         self.back: dict[int, int] = {}
         self.used: set[tuple[int, int]] = set()  # (value, innermost loop)
         self.defined: dict[int, int] = {}  # value -> first position
+
+    def loop_of(self, position: int) -> int:
+        """The innermost loop around a position, -1: none. The first question fills the tables:
+        most programs need none of them.
+        """
+        if not self.loop_at:
+            self.survey()
+        return self.loop_at[position]
+
+    def survey(self) -> None:
         stack = [-1]
-        for i, m in enumerate(program.code):
+        for i, m in enumerate(self.program.code):
             if m.kind is Kind.COPY and m.target >= 0:
                 self.entry.setdefault(m.target, i)
             if m.kind is Kind.HEAD:
                 stack.append(m.target)
-            self.loop_at.append(stack[-1])
             inside = stack[-1]
-            for v in life.reads[i]:
+            self.loop_at.append(inside)
+            for v in self.life.reads[i]:
                 self.used.add((v, inside))
             for v in m.defs:
                 if v not in self.defined:
@@ -51,7 +62,7 @@ class Surroundings:
             if m.kind is Kind.BACK:
                 self.back[m.target] = i
                 stack.pop()
-        self.defined |= {r: self.back[loop] for r, _, loop in program.results}
+        self.defined |= {r: self.back[loop] for r, _, loop in self.program.results}
 
     def enters(self, v: int, loop: int) -> bool:
         """Is the value made before the loop, so that it can be loaded in front of it?"""
@@ -62,7 +73,7 @@ class Surroundings:
         return 1.0 if v in stack.local or (v, loop) in self.used else 0.1
 
 
-def spill(program: Program, isa: Isa, life: Life, victims: dict[int, int],
+def spill(program: Program, isa: Isa, around: Surroundings, victims: dict[int, int],
           stack: Stack) -> None:
     """Give every victim a stack slot (one per web), or repeat its definition where that costs no
     more.
@@ -85,7 +96,7 @@ def spill(program: Program, isa: Isa, life: Life, victims: dict[int, int],
             shared[web] = Addr(slot=len(stack.slots))
             stack.slots[len(stack.slots)] = isa.vector_bytes if program.classes[v] == "v" else 8
         home[v] = shared[web]
-    Spiller(program, isa, home, gone, stack).run(life)
+    Spiller(program, isa, home, gone, stack).run(around)
 
 
 def lasts(m: MInst, victims: dict[int, int], stack: Stack) -> bool:
@@ -115,8 +126,7 @@ class Spiller:
         self.out: list[MInst] = []
         self.results, self.kept = list(program.results), []
 
-    def run(self, life: Life) -> None:
-        around = Surroundings(self.program, life)
+    def run(self, around: Surroundings) -> None:
         ahead = self.in_front(around)
         for i, m in enumerate(self.program.code):
             if m.kind is Kind.COPY and around.entry.get(m.target) == i:
