@@ -14,6 +14,7 @@ from checkpoints import SMALL, random_tensors, write_checkpoint
 from safetensors.numpy import save_file
 
 from gllm_kernels.errors import FormatError, GllmError
+from gllm_kernels.model import tensorfile
 from gllm_kernels.model.config import load_config
 from gllm_kernels.model.tensorfile import open_tensors
 from gllm_kernels.model.weights import LAYER_TENSORS, LlamaWeights, load_weights
@@ -183,39 +184,127 @@ def entry(begin: int, end: int, dtype: str = "F32", shape: object = (1,)) -> dic
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
 
 
+TILING = "file not fully covered"
+
+
 @pytest.mark.parametrize(
     ("header", "data", "length", "words"),
     [
-        ({}, b"", 1 << 63, "byte 0: header of"),
-        ({}, b"", 3, "at most 2 fit"),
-        (b"{x", b"", None, "header: not valid JSON"),
-        (b'{"a":{},"a":{}}', b"", None, "occurs twice"),
-        ({"a": 1}, b"", None, '"a" is no tensor'),
-        ({"a": entry(0, 4)}, b"", None, "the data has 0 bytes"),
-        ({"a": entry(0, 4)}, b"12345", None, "end at byte"),
-        ({"a": entry(0, 8)}, b"12345678", None, "takes 4 bytes"),
-        ({"a": entry(4, 0)}, b"1234", None, "data_offsets"),
-        ({"a": entry(-4, 0)}, b"1234", None, "data_offsets"),
-        ({"a": entry(0, 4, "F31")}, b"1234", None, "dtype"),
-        ({"a": entry(0, 4, shape=(-1,))}, b"1234", None, "shape"),
-        ({"a": entry(0, 4, shape=(1.0,))}, b"1234", None, "shape"),
-        ({"a": entry(0, 4, shape=(True,))}, b"1234", None, "shape"),
-        ({"a": entry(0, 4, shape=[1] * 9)}, b"1234", None, "shape"),
-        ({"a": entry(0, 0, shape=(1 << 62, 4))}, b"", None, "shape"),
-        ({"a": entry(0, 0, shape=(1 << 61, 1 << 61))}, b"", None, "takes"),
-        ({"a": entry(0, 8, shape=(2,)), "b": entry(4, 8)}, b"12345678", None, "overlaps"),
-        ({"a": entry(0, 4), "b": entry(8, 12)}, b"1" * 12, None, "follows a gap"),
-        ({"a": {"dtype": "F32"}}, b"", None, "shape is missing"),
-        (b"[" * 200_000, b"", None, "nested too deeply"),
+        ({}, b"", 1 << 63, "header too large"),
+        ({}, b"", (1 << 64) - 1, "header too large"),
+        ({}, b"", 3, "invalid header length"),
+        (b"", b"", None, "invalid JSON"),
+        (b"{x", b"", None, "invalid JSON"),
+        (b"[]", b"", None, "invalid type: sequence"),
+        (b'{"\xff": 1}', b"", None, "invalid UTF-8"),
+        (b'{"\\ud800": {}}', b"", None, "invalid JSON"),
+        (b'{"a":{},"a":{}}', b"", None, "missing field"),
+        (b'{"a":{"dtype":"F32","dtype":"F32"}}', b"", None, "duplicate field"),
+        ({"a": 1}, b"", None, "invalid type: integer"),
+        ({"__metadata__": {"a": 1}}, b"", None, "invalid type: integer"),
+        ({}, b"1234", None, TILING),
+        ({"a": entry(0, 4)}, b"", None, TILING),
+        ({"a": entry(0, 4)}, b"12345", None, TILING),
+        ({"a": entry(0, 8)}, b"12345678", None, "invalid shape, data type, or offset"),
+        ({"a": entry(4, 0)}, b"1234", None, "invalid offset for tensor `a`"),
+        ({"a": entry(-4, 0)}, b"1234", None, "integer `-4`"),
+        ({"a": entry(0, 4, "F31")}, b"1234", None, "unknown variant `F31`"),
+        ({"a": entry(0, 4, shape=(-1,))}, b"1234", None, "integer `-1`"),
+        ({"a": entry(0, 4, shape=(1.0,))}, b"1234", None, "floating point `1.0`"),
+        ({"a": entry(0, 4, shape=(True,))}, b"1234", None, "boolean `true`"),
+        ({"a": entry(0, 0, shape=(1 << 70,))}, b"", None, "floating point"),
+        ({"a": entry(0, 0, shape=(1 << 62, 4))}, b"", None, "overflow"),
+        ({"a": entry(0, 0, shape=(1 << 61, 1 << 61))}, b"", None, "overflow"),
+        ({"a": entry(0, 2, "F4", (3,))}, b"12", None, "byte boundary"),
+        ({"a": entry(0, 8, shape=(2,)), "b": entry(4, 8)}, b"12345678", None, "tensor `b`"),
+        ({"a": entry(0, 4), "b": entry(0, 4)}, b"1234", None, "invalid offset"),
+        ({"a": entry(0, 4), "b": entry(8, 12)}, b"1" * 12, None, "tensor `b`"),
+        ({"a": entry(4, 8)}, b"12345678", None, "tensor `a`"),
+        ({"a": {"dtype": "F32"}}, b"", None, "missing field `shape`"),
+        ({"a\n" * 9999: entry(4, 8)}, b"12345678", None, "a\\na\\na"),
+        (b"[" * 200_000, b"", None, "invalid type: sequence"),
+        (b'{"a":' * 200_000, b"", None, "invalid JSON"),
+        (b'{"a":{"x":' + b"[" * 200_000, b"", None, "recursion limit"),
     ],
 )
 def test_lying_headers(
     tmp_path: Path, header: object, data: bytes, length: int | None, words: str
 ) -> None:
     path = raw_file(tmp_path / "x.safetensors", header, data, length)
+    text = refusal(path)
+    assert words in text and "fetch it again" in text
+
+
+def refusal(path: Path) -> str:
+    """The one bounded line that refuses a file."""
     with pytest.raises(FormatError) as caught:
         open_tensors(path)
-    assert words in str(caught.value) and str(path) in str(caught.value)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ") and text.isprintable() and len(text) < 400 + len(str(path))
+    return text
+
+
+def test_a_header_beyond_the_limit_of_the_format(tmp_path: Path) -> None:
+    path = raw_file(tmp_path / "x.safetensors", b"{}", length=100_000_001)
+    os.truncate(path, 8 + 100_000_001)
+    assert "header too large" in refusal(path)
+
+
+def test_a_repeated_name_cannot_leave_bytes_uncovered(tmp_path: Path) -> None:
+    """The library takes the last of two entries; what it takes tiles the data or is refused."""
+    first, last = (json.dumps(entry(0, 4, dtype)) for dtype in ("I32", "F32"))
+    far = json.dumps(entry(4, 8))
+    path = tmp_path / "x.safetensors"
+    found = open_tensors(raw_file(path, f'{{"a":{first},"a":{last}}}'.encode(), b"\0\0\x80?"))
+    assert found.array("a").tolist() == [1.0]
+    assert "tensor `a`" in refusal(
+        raw_file(path, f'{{"a":{first},"a":{far}}}'.encode(), b"12345678")
+    )
+
+
+@pytest.mark.parametrize("shape", [(1,) * 65, (0, 1 << 61, 1 << 61)])
+def test_shapes_numpy_cannot_hold(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    size = 4 * (0 not in shape)
+    file = open_tensors(
+        raw_file(tmp_path / "x.safetensors", {"a": entry(0, size, shape=shape)}, b"1" * size)
+    )
+    with pytest.raises(FormatError, match=r'tensor "a" at byte \d+: shape \['):
+        file.array("a")
+
+
+def test_a_shape_of_many_dimensions(tmp_path: Path) -> None:
+    tensors = random_tensors(SMALL)
+    tensors[NORM] = tensors[NORM].reshape((1,) * 8 + (72,))
+    with pytest.raises(FormatError, match=rf'"{NORM}".*shape \[1, .*asks for \[72\]'):
+        load(write_checkpoint(tmp_path, tensors))
+
+
+# fmt: off
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6,
+    "F6_E3M2": 6, "I16": 16, "U16": 16, "I32": 32, "U32": 32, "I64": 64, "U64": 64, "F64": 64,
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("dtype", BITS)
+def test_a_tensor_behind_one_of_another_type_is_found(tmp_path: Path, dtype: str) -> None:
+    size = BITS[dtype]  # 8 values
+    header = {"z": entry(0, size, dtype, (2, 4)), "a": entry(size, size + 4)}
+    file = open_tensors(raw_file(tmp_path / "x.safetensors", header, bytes(size) + b"\0\0\x80?"))
+    assert file.array("a").tolist() == [1.0]
+    with pytest.raises(FormatError, match=f'tensor "z".*stored as {dtype}; convert it to one of'):
+        file.array("z")
+
+
+def test_a_file_replaced_while_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = raw_file(tmp_path / "old", {"a": entry(0, 8, shape=(2,))}, bytes(8))
+    path = raw_file(tmp_path / "x.safetensors", {"a": entry(0, 4)}, bytes(4))
+    real = tensorfile.safe_open
+    monkeypatch.setattr(tensorfile, "safe_open", lambda _, framework: real(old, framework))
+    assert "the tensors end at byte" in refusal(path)
 
 
 def test_zero_sized_and_unaligned_tensors(tmp_path: Path) -> None:
@@ -230,16 +319,29 @@ def test_zero_sized_and_unaligned_tensors(tmp_path: Path) -> None:
 def test_a_directory_in_place_of_a_file(tmp_path: Path) -> None:
     (write_checkpoint(tmp_path) / "model.safetensors").unlink()
     (tmp_path / "model.safetensors").mkdir()
-    with pytest.raises(FormatError, match="model.safetensors: cannot be mapped: .*directory"):
+    with pytest.raises(FormatError, match="model.safetensors: no such file"):
         load(tmp_path)
+
+
+def test_a_pipe_in_place_of_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.safetensors")
+    assert "no such file" in refusal(tmp_path / "x.safetensors")
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = raw_file(tmp_path / "x.safetensors", {})
+    monkeypatch.setattr(Path, "open", denied)
+    assert "Permission denied; see that it is readable" in refusal(path)
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8])
 def test_files_too_short_for_a_header(tmp_path: Path, size: int) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"\1" + bytes(7) if size == 8 else bytes(size))
-    with pytest.raises(FormatError, match="x.safetensors"):
-        open_tensors(path)
+    assert "fetch it again" in refusal(path)
 
 
 def test_every_truncation_is_noticed(tmp_path: Path) -> None:

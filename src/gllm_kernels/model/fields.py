@@ -82,10 +82,10 @@ class Fields:
         return Fields(self.path, value, f"{self.where}{name}.")
 
 
-def shown(value: object) -> str:
+def shown(value: object, most: int = MAX_SHOWN) -> str:
     """The value as JSON, cut to a readable length."""
     text = json.dumps(value, ensure_ascii=True, default=repr)
-    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -102,17 +102,17 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def parse_object(data: bytes, path: Path, where: str = "") -> Fields:
+def parse_object(data: bytes, path: Path) -> Fields:
     """One JSON object: no repeated keys, no NaN, no runaway nesting."""
     try:
         value = json.loads(data, object_pairs_hook=unique_pairs, parse_constant=_no_constant)
     except RecursionError:
-        raise FormatError(f"{path}: {where}nested too deeply to be a model's file") from None
+        raise FormatError(f"{path}: nested too deeply to be a model's file") from None
     except ValueError as error:
-        raise FormatError(f"{path}: {where}not valid JSON: {error}; fetch the file again") from None
+        raise FormatError(f"{path}: not valid JSON: {error}; fetch the file again") from None
     if type(value) is not dict:
-        raise FormatError(f"{path}: {where}expected a JSON object, found {shown(value)}")
-    return Fields(path, value, where)
+        raise FormatError(f"{path}: expected a JSON object, found {shown(value)}")
+    return Fields(path, value)
 
 
 def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:

@@ -171,7 +171,7 @@ def check_names(directory: Path, homes: Homes, shapes: Shapes, config: LlamaConf
 def check_shape(entry: Entry, wanted: tuple[int, ...]) -> None:
     if entry.shape != wanted:
         entry.refuse(
-            f"shape {list(entry.shape)}, but config.json asks for {list(wanted)}; "
+            f"shape {shown(entry.shape)}, but config.json asks for {shown(wanted)}; "
             "the weights belong to another config.json"
         )
 
