@@ -147,6 +147,7 @@ TABLE: dict[K, Row] = {
     K.VFMA:     Row((VEC, VEC, VEC), VEC, "a*b + c, rounded once"),
     K.VFNMA:    Row((VEC, VEC, VEC), VEC, "c - a*b, rounded once"),
     K.VROUND:   Row((VEC,), VEC, "nearest integer, ties to even"),
+    # b finite; where a is NaN b may be NaN too. vscalefps and its expansion differ for infinite b.
     K.VSCALEF:  Row((VEC, VEC), VEC, "a * 2**floor(b), denormals and overflow exact"),
     K.VAND:     Row((VEC, VEC), VEC, "bits"),
     K.VOR:      Row((VEC, VEC), VEC, "bits"),
