@@ -1,6 +1,7 @@
 """The same function from every kind of source gives the same trace; errors show where and why."""
 
 import ctypes
+import os
 import random
 import shutil
 import subprocess
@@ -77,7 +78,7 @@ def test_a_plt_entry_is_followed_to_its_slot():
     ("source", "declaration", "message"),
     [
         (CATALOG_OBJECT, "void scalar_mish(float *x, size_t n)", "defines no function scalar_mish"),
-        ("/nowhere/x.so", SILU.declaration, "cannot be read as an ELF file"),
+        ("/nowhere/x.so", SILU.declaration, "x.so: cannot be read: No such file"),
         (CATALOG_OBJECT.parent / "traces_x86_64.json", SILU.declaration, "as an ELF file"),
         (42, SILU.declaration, "cannot lift a int; wanted the path"),
         (b"\x06", ADD.declaration, "no instruction can be decoded"),
@@ -96,6 +97,25 @@ def test_a_plt_entry_is_followed_to_its_slot():
 def test_what_cannot_be_lifted_is_named(source, declaration, message):
     with pytest.raises(LiftError, match=message):
         lift(source, declaration)
+
+
+def test_damaged_objects_are_read_or_refused(tmp_path):
+    """Cut anywhere, or with wrong bytes in its header and tables: an image or a LiftError."""
+    seed = int(os.environ.get("GLLM_TEST_SEED", "7"))
+    whole, rng, path = CATALOG_OBJECT.read_bytes(), random.Random(seed), tmp_path / "x.o"
+    outcomes = {"read": 0, "refused": 0}
+    for turn in range(300):
+        damaged = bytearray(whole if turn % 3 else whole[: rng.randrange(len(whole))])
+        for _ in range(rng.randint(1, 12) if turn % 3 else 0):
+            damaged[rng.choice((rng.randrange(64), -1 - rng.randrange(2000)))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            open_object(path)
+            outcomes["read"] += 1
+        except LiftError as error:
+            assert str(path) in str(error), f"seed {seed}"
+            outcomes["refused"] += 1
+    assert min(outcomes.values()) > 20
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 
 from ..errors import LiftError
+from ..scalar.loader import UNREADABLE
 from ..trace.interp import libm
 
 BASE = 0x1000  # where the sections of a relocatable object are laid out
@@ -117,11 +117,16 @@ def open_object(path: str | Path) -> Image:
     """The image of a relocatable object or a shared library."""
     try:
         elf = ELFFile(BytesIO(Path(path).read_bytes()))
-    except (OSError, ELFError) as failure:
-        raise LiftError(f"{path}: cannot be read as an ELF file: {failure}") from failure
-    if elf["e_machine"] != "EM_X86_64":
-        raise LiftError(f"{path}: machine is {elf['e_machine']}; this lifter reads x86-64 code")
-    return _relocatable(elf) if elf["e_type"] == "ET_REL" else _shared(elf)
+        if elf["e_machine"] == "EM_X86_64":
+            return _relocatable(elf) if elf["e_type"] == "ET_REL" else _shared(elf)
+    except OSError as failure:
+        raise LiftError(f"{path}: cannot be read: {failure.strerror}") from failure
+    except UNREADABLE as failure:
+        raise LiftError(
+            f"{path}: cannot be read as an ELF file: {failure or type(failure).__name__}; "
+            "give a .o or .so as a C compiler writes it"
+        ) from failure
+    raise LiftError(f"{path}: machine is {elf['e_machine']}; this lifter reads x86-64 code")
 
 
 def _relocatable(elf: ELFFile) -> Image:

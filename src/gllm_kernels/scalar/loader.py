@@ -115,9 +115,9 @@ _FORMULAS: dict[int, _Formula] = {
 
 
 # What pyelftools raises on tables that contradict each other, besides its own error.
-_UNREADABLE = (
+UNREADABLE = (
     ELFError, struct.error, ValueError, LookupError, ArithmeticError,
-    AttributeError, TypeError, AssertionError,
+    AttributeError, TypeError, AssertionError, MemoryError,
 )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def load_bytes(content: bytes, path: str = "<bytes>") -> LoadedObject:
     """`load_object` of an object that is already in memory."""
     try:
         return _load(content, path)
-    except _UNREADABLE as failure:
+    except UNREADABLE as failure:
         raise FormatError(f"{path}: damaged or truncated object file: {failure!r}") from failure
 
 
