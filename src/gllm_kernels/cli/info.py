@@ -20,6 +20,7 @@ PARTS = (
 
 
 def info(options: Namespace) -> int:
+    current()  # a wrong setting is an error here as everywhere; a fault of the machine is a row
     for label, value in ROWS.items():
         print(f"{label:14}{told(value)}")
     return 0

@@ -6,25 +6,43 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..model.llama import TINY
+from .options import UsageError
+
+CATALOGUE = "catalogue"
 
 
 def lift(options: Namespace) -> int:
     from ..lift.lifter import report, timing_table
 
-    catalogue = options.file == "catalogue"
-    print(timing_table() if catalogue else report(Path(options.file), options.declaration))
+    if options.file == CATALOGUE:
+        if options.declaration is not None:
+            raise UsageError(
+                f"`lift {CATALOGUE}` takes no DECLARATION; a file of that name is ./{CATALOGUE}"
+            )
+        print(timing_table())
+    elif options.declaration is None:
+        raise UsageError(
+            f"lift {options.file}: no DECLARATION; add the C declaration of the "
+            "function: 'void mish(const float *x, float *out, size_t n)'"
+        )
+    else:
+        print(report(Path(options.file), options.declaration))
     return 0
 
 
 def plan(options: Namespace) -> int:
     from ..debug import plan
 
-    print(plan(Path(options.model or TINY), options.shape))
+    print(plan(model(options), options.shape))
     return 0
 
 
 def disasm(options: Namespace) -> int:
     from ..debug import disasm
 
-    print(disasm(Path(options.model or TINY), options.shape))
+    print(disasm(model(options), options.shape))
     return 0
+
+
+def model(options: Namespace) -> Path:
+    return Path(TINY if options.model is None else options.model)

@@ -47,5 +47,8 @@ def settle_stdout() -> None:
 def report(error: Exception, text: str, status: int, verbose: bool) -> int:
     if verbose:
         traceback.print_exception(error)
-    print("gllm-kernels:", " ".join(text.split()), file=sys.stderr)
+    # lines set in by four are an excerpt of code, which is none without its lines
+    told = [line for line in text.splitlines() if not line.startswith("    ")]
+    more = " (--verbose shows the code)" if len(told) < len(text.splitlines()) else ""
+    print("gllm-kernels:", " ".join(" ".join(told).split()) + more, file=sys.stderr)
     return status

@@ -131,7 +131,7 @@ def add_lift(commands: Commands) -> Parser:
         help="shared library or object file; `catalogue` times the lifting of every operator",
     )  # fmt: skip
     made.add_argument(
-        "declaration", metavar="DECLARATION", nargs="?", default="",
+        "declaration", metavar="DECLARATION", nargs="?",
         help="its C declaration: 'void mish(const float *x, float *out, size_t n)'",
     )  # fmt: skip
     return made
@@ -149,8 +149,9 @@ def add_disasm(commands: Commands) -> Parser:
 
 def add_model(made: Parser) -> Parser:
     flags, _, _, metavar, meaning = RUN_GROUPS["model"][0]
-    made.add_argument(*flags, metavar=metavar, help=meaning)
-    made.add_argument(
+    either = made.add_mutually_exclusive_group()
+    either.add_argument(*flags, metavar=metavar, help=meaning)
+    either.add_argument(
         "--shape", choices=("llama-1b", "llama-7b", "llama-8b"), default="",
         help="one layer of this well-known shape instead of a checkpoint",
     )  # fmt: skip

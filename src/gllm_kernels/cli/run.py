@@ -22,7 +22,7 @@ def run(options: Namespace) -> int:
     prompt = read_prompt(options)
     with Progress("loading") as progress:
         llm = Llama(
-            options.model or TINY,
+            TINY if options.model is None else options.model,
             n_ctx=options.ctx_size,
             n_threads=options.threads,
             progress=progress.show,
