@@ -39,7 +39,7 @@ def test_as_a_function_on_arrays(mish, isa):
     x = np.random.default_rng(0).standard_normal((7, 33), np.float32)
     with config(isa=isa):
         np.testing.assert_allclose(mish(x), formula(x), rtol=1e-5, atol=1e-6)
-    assert str(mish).splitlines()[1].startswith("  out[i0] = x[i0]*tanh(log(")
+    assert "tanh(log(" in str(mish).splitlines()[1]
 
 
 @pytest.mark.parametrize("isa", ISAS)
