@@ -14,6 +14,7 @@ range of units or the number of threads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from ..trace.affine import Affine
 from ..trace.ir import OpTrace
@@ -24,22 +25,28 @@ from .elementwise import check_in_place
 from .frame import begin
 from .isa.base import Isa
 from .kernel import K, Kernel, Mem, Value
-from .pack import ROUND, block_bytes, pack_across, pack_rows, padded, pitch
+from .pack import (
+    LINE, ROUND, Block, block_bytes, pack_across, pack_rows, padded, pitch, spare_bytes,
+)
 from .rewrite import contract
 from .site import Site, finish, sites
 from .tuning import TuningParams
 
 GRAIN = 128  # columns: whole panels and dot blocks; at 64 packing A anew costs 10 %, here 4
 ROWS = 2048  # rows between two packings of the same block of B, rounded up to blocks of mc
+BLOCK = 64  # columns of sums that one row keeps for one epilogue where B is read along r
+SWEEP = 4096  # and where it is read along j: they stay in the 1st-level cache
 L1 = 32 << 10  # bytes: the smallest 1st-level data cache of AVX2 machines
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Byte offsets in scratch. `zeros` is a tile of zeros, `sums` one of the streaming paths."""
+    """Byte offsets in scratch. `zeros` is a tile of zeros, `sums` what the streaming paths add up,
+    `spare` what packing needs at the edge."""
 
     zeros: int
     sums: int
+    spare: int
     a: int
     b: int
     partial: int
@@ -59,19 +66,21 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
 
 
 def layout_of(product: Contraction, isa: Isa, params: TuningParams) -> Layout:
-    """Scratch of one thread; without a packed path the sums of the streaming ones."""
+    """Scratch of one thread; without a packed path the sums of the streaming one."""
     p = params
-    tile = 4 * p.mr * p.nr
-    streaming = tile + gemv.scratch_bytes(p.few)
     if _always_few(product):
-        return Layout(0, tile, 0, 0, 0, streaming)
-    b = streaming + _aligned(block_bytes(p.kc, p.mc, p.mr, isa.lanes))
-    partial = b + _aligned(block_bytes(p.kc, p.nc, p.nr, isa.lanes))
-    return Layout(0, tile, streaming, b, partial, partial + 4 * _rows(p) * p.nc)
+        return Layout(0, 0, 0, 0, 0, 0, _streaming(product, isa, 1))
+    sizes = (4 * p.mr * p.nr, _streaming(product, isa, max(p.few, 1)), spare_bytes(p.kc, isa.lanes),
+             block_bytes(p.kc, p.mc, p.mr, isa.lanes), block_bytes(p.kc, p.nc, p.nr, isa.lanes),
+             4 * _rows(p) * p.nc)
+    return Layout(0, *accumulate(-(-size // 64) * 64 for size in sizes))
 
 
-def _aligned(size: int) -> int:
-    return -(-size // 64) * 64
+def _streaming(product: Contraction, isa: Isa, rows: int) -> int:
+    """Sums of the streaming path."""
+    if product.b.along:
+        return gemv.dot_bytes(rows, BLOCK)
+    return 4 * (SWEEP + isa.lanes) if rows == 1 else 4 * gemv.TALL * SWEEP
 
 
 def _rows(params: TuningParams) -> int:
@@ -85,25 +94,37 @@ def _always_few(product: Contraction) -> bool:
 def _choose(site: Site, layout: Layout) -> None:
     """The path by m; a transposed A is packed whatever m is."""
     product, few = site.product, site.params.few
-    stream = gemv.dot
     if not product.b.along:  # a second tile of rows would read B from memory again
-        stream, few = gemv.columns, min(few, gemv.TALL)
+        few = min(few, gemv.TALL)
     if _always_few(product):
-        stream(site, site.scratch(layout.sums))
+        _stream(site, layout)
         return
     if not product.a.along:
         packed(site, layout)
         return
     some = site.build.when_less(0, site.m)  # rows that do not exist repeat the last, if there is one
     with some, site.build.when_less(site.m, few + 1):
-        stream(site, site.scratch(layout.sums))
+        _stream(site, layout)
     with site.build.when_less(few, site.m):
         packed(site, layout)
 
 
+def _stream(site: Site, layout: Layout) -> None:
+    """All rows, a block of columns at a time; every block has its epilogue while its sums are in
+    the 1st-level cache."""
+    b, along = site.build, site.product.b.along
+    stream, width, margin, pitch = ((gemv.dot, BLOCK, 4 * gemv.MARGIN, gemv.dot_pitch(BLOCK))
+                                    if along else (gemv.columns, SWEEP, 0, 4 * SWEEP))
+    sums = site.scratch(layout.sums + margin)
+    with b.loop(site.lo, site.hi, width, name="block") as j:
+        wide = b.emit(K.IMIN, site.hi - j.iv, b.int(width))
+        stream(site, j.iv, wide, sums, width)
+        finish(site, sums, b.int(pitch), b.int(0), site.m, j.iv, wide)
+
+
 # -- the loops around the micro-kernel -------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class Block:
+class Terms:
     """r from `first` on, `depth` terms; `kept` is 1 when sums wait in scratch for further blocks."""
 
     first: Value
@@ -115,39 +136,62 @@ def packed(site: Site, layout: Layout) -> None:
     """jc: nc columns; io: rows whose sums fit scratch; pc: kc terms; ic: mc rows."""
     b, p = site.build, site.params
     _clear(site, site.scratch(layout.zeros), p.mr * p.nr)
-    kept = b.emit(K.IMIN, b.emit(K.IMAX, site.k - p.kc, b.int(0)), b.int(1))
     once = b.emit(K.IMAX, site.k, b.int(1))  # k = 0 still stores the epilogue of 0
     with (b.loop(site.lo, site.hi, p.nc, name="jc") as jc,
           b.loop(0, site.m, _rows(p), name="io") as io,
           b.loop(0, once, p.kc, name="pc") as pc):
         columns = b.emit(K.IMIN, site.hi - jc.iv, b.int(p.nc))
         rows = b.emit(K.IMIN, site.m - io.iv, b.int(_rows(p)))
-        block = Block(pc.iv, b.emit(K.IMIN, site.k - pc.iv, b.int(p.kc)), kept)
-        _pack(site, site.product.b, jc.iv, columns, block, site.scratch(layout.b), p.nr)
+        kept = b.emit(K.IMIN, b.emit(K.IMAX, site.k - p.kc, b.int(0)), b.int(1))
+        terms = Terms(pc.iv, b.emit(K.IMIN, site.k - pc.iv, b.int(p.kc)), kept)
         with b.loop(0, rows, p.mc, name="ic") as ic:
             tall = b.emit(K.IMIN, rows - ic.iv, b.int(p.mc))
-            i = io.iv + ic.iv
-            _pack(site, site.product.a, i, tall, block, site.scratch(layout.a), p.mr)
+            _pack(site, layout, terms, (io.iv, ic.iv, tall), (jc.iv, columns))
             sums = site.scratch(layout.partial) + ic.iv * kept * (4 * p.nc)
-            _tiles(site, layout, block, (i, tall), (jc.iv, columns), sums)
+            _tiles(site, layout, terms, (io.iv + ic.iv, tall), (jc.iv, columns), sums)
 
 
-def _clear(site: Site, target: Value, floats: int) -> None:
-    b = site.build
-    with b.loop(0, floats, b.lanes, name="zeros") as loop:
-        b.store(target, loop.iv, b.const(0.0))
+def _pack(site: Site, layout: Layout, terms: Terms, rows: tuple[Value, Value, Value],
+          columns: tuple[Value, Value]) -> None:
+    """Rows of A, and with the first of them the columns of B. What is turned over on the way
+    shares the code: A in round 0 and B in round 1 of one loop."""
+    b, p, product = site.build, site.params, site.product
+    io, ic, tall = rows
+
+    def left() -> Block:
+        return _block(site, product.a, io + ic, tall, site.m, layout.a, p.mr, terms)
+
+    def right() -> Block:
+        end = integer(b, product.n, {})
+        return _block(site, product.b, *columns, end, layout.b, p.nr, terms)
+
+    if not product.b.along:
+        with b.when_less(ic, 1):
+            pack_rows(b, right(), terms.depth, p.nr)
+    if not product.a.along:
+        pack_rows(b, left(), terms.depth, p.mr)
+    across = [make for factor, make in ((product.a, left), (product.b, right)) if factor.along]
+    if not across:
+        return
+    lo, hi = b.int(0), b.int(1)
+    if product.b.along:
+        hi = b.int(len(across)) - b.emit(K.IMIN, ic, b.int(1))
+    with b.loop(lo, hi, 1, *across[0]().values, name="pack across") as job:
+        aligned = all(width % b.lanes == 0 or width < b.lanes for width in (p.mr, p.nr))
+        pack_across(b, Block(*job.phis), terms.depth, site.scratch(layout.spare), p.kc, aligned)
+        job.yields(*across[-1]().values)
 
 
-def _pack(site: Site, factor: Factor, first: Value, lines: Value, block: Block, target: Value,
-          width: int) -> None:
-    """Lines first .. first + lines of a factor over the depth of a block, as panels."""
+def _block(site: Site, factor: Factor, first: Value, lines: Value, end: Value, target: int,
+           width: int, terms: Terms) -> Block:
+    """Lines first .. first + lines of a factor over the depth of a block."""
     line, depth = site.line(factor), site.depth(factor)
-    source = site.start(factor) + first * line + block.first * depth
-    pack, stride = (pack_across, line) if factor.along else (pack_rows, depth)
-    pack(site.build, source, stride, lines, block.depth, target, width)
+    source = site.start(factor) + first * line + terms.first * depth
+    return Block(source, line if factor.along else depth, lines, end - first,
+                 site.scratch(target), site.build.int(width))
 
 
-def _tiles(site: Site, layout: Layout, block: Block, rows: tuple[Value, Value],
+def _tiles(site: Site, layout: Layout, terms: Terms, rows: tuple[Value, Value],
            columns: tuple[Value, Value], sums: Value) -> None:
     """All tiles of a block. The outer operand's panel stays in the 1st-level cache, the inner one
     streams from the 2nd: outermost is the largest panel that fits."""
@@ -155,33 +199,38 @@ def _tiles(site: Site, layout: Layout, block: Block, rows: tuple[Value, Value],
     sides = [(p.mr, rows[1], layout.a), (p.nr, columns[1], layout.b)]
     b_outside = 4 * p.kc * p.nr <= L1
     outer, inner = reversed(sides) if b_outside else sides
-    steps = [pitch(block.depth, side[0], b.lanes) for side in (outer, inner)]
+    steps = [pitch(terms.depth, side[0], b.lanes) for side in (outer, inner)]
     with b.loop(0, outer[1], outer[0], site.scratch(outer[2]), name="outer panel") as far:
         with b.loop(0, inner[1], inner[0], site.scratch(inner[2]), name="inner panel") as near:
             down, right = (near, far) if b_outside else (far, near)
-            slot = sums + (down.iv * p.nc + right.iv * p.mr) * block.kept * 4
-            panels = (down.phis[0], right.phis[0])
+            slot = sums + (down.iv * p.nc + right.iv * p.mr) * terms.kept * 4
             corner = (rows[0] + down.iv, columns[0] + right.iv)
             left = (rows[1] - down.iv, columns[1] - right.iv)
-            _tile(site, layout, block, panels, corner, left, slot)
+            _tile(site, layout, terms, (down.phis[0], right.phis[0]), corner, left, slot)
             near.yields(near.phis[0] + steps[1])
         far.yields(far.phis[0] + steps[0])
 
 
-def _tile(site: Site, layout: Layout, block: Block, panels: tuple[Value, Value],
+def _tile(site: Site, layout: Layout, terms: Terms, panels: tuple[Value, Value],
           corner: tuple[Value, Value], left: tuple[Value, Value], slot: Value) -> None:
     """One mr x nr tile: sums so far (or zeros), the block's terms, and at the last the epilogue."""
     b, p = site.build, site.params
-    begun = b.emit(K.IMIN, block.first, b.int(1))
+    begun = b.emit(K.IMIN, terms.first, b.int(1))
     zeros = site.scratch(layout.zeros)
-    remaining = site.k - block.first
+    remaining = site.k - terms.first
     with b.when_less(remaining, p.kc + 1):
         _prefetch_tile(site, corner)
-    micro(site, panels, padded(block.depth), zeros + (slot - zeros) * begun, slot)
+    micro(site, panels, padded(terms.depth), zeros + (slot - zeros) * begun, slot)
     with b.when_less(remaining, p.kc + 1):
         tall = b.emit(K.IMIN, left[0], b.int(p.mr))
         wide = b.emit(K.IMIN, left[1], b.int(p.nr))
-        finish(site, slot, 4 * p.nr, corner[0], tall, corner[1], wide)
+        finish(site, slot, b.int(4 * p.nr), corner[0], tall, corner[1], wide)
+
+
+def _clear(site: Site, target: Value, floats: int) -> None:
+    b = site.build
+    with b.loop(0, floats, b.lanes, name="zeros") as loop:
+        b.store(target, loop.iv, b.const(0.0))
 
 
 def _prefetch_tile(site: Site, corner: tuple[Value, Value]) -> None:
@@ -193,7 +242,7 @@ def _prefetch_tile(site: Site, corner: tuple[Value, Value]) -> None:
     at = place(b, product.trace, target.param, target.index, env)
     step = _row_stride(site) * 4
     with b.loop(0, p.mr, 1, at.base, name="prefetch tile") as row:
-        for disp in range(0, 4 * p.nr, gemv.LINE):
+        for disp in range(0, 4 * p.nr, LINE):
             b.emit(K.PREFETCH, row.phis[0], at.index, imm=Mem(4, at.disp + disp))
         row.yields(row.phis[0] + step)
 

@@ -1,118 +1,131 @@
 """Few rows: B is read once, from where it lies, and nothing is packed.
 
-dot      B[j, r] with r contiguous: lanes along r, one accumulator per (column, row), a horizontal
-         sum at the end. 8 columns at a time, because 8 chains of FMAs hide its latency of 4 cycles
-         at 2 per cycle.
+dot      B[j, r] with r contiguous: lanes along r, one accumulator per (column, row), summed across
+         its lanes at the end. 8 columns at a time, because 8 chains of FMAs hide its latency of 4
+         cycles at 2 per cycle.
 columns  B[r, j] with j contiguous: lanes along j, each element of A in all lanes; a few rows of B
          are added to the sums from end to end.
 
 The order of a sum depends on r and the lanes only: neither the tile, the number of rows nor the
-range of units changes a bit.
+range of units changes a bit. What is masked runs in the loop of what is whole: its first round has
+all lanes, its second those that are left.
 """
 
 from __future__ import annotations
 
-from .kernel import K, Mem, Value
-from .site import Site, finish
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from .access import integer
+from .kernel import WITHIN, K, KernelBuilder, LoopScope, Mem, Value
+from .pack import LINE, multiples
+from .site import Site
+from .transpose import sum_each
 
 GROUP = 8  # columns of B that `dot` reads side by side for one row
 HALF = 4  # and for several rows
-BLOCK = 64  # columns of sums kept for one epilogue
-LINE = 64  # bytes of a cache line
 TALL = 4  # rows that `columns` takes together
-SUMS = 4096  # floats of sums that `columns` keeps in the 1st-level cache
+MARGIN = 16  # floats before and behind a row of sums that whole vectors may overwrite
 
 Values = tuple[Value, ...]
 Offsets = tuple[tuple[Value, int], ...]
 
 
-def scratch_bytes(few: int) -> int:
-    """`dot`: BLOCK columns of `few` rows and a tile more; `columns`: SUMS."""
-    return 4 * max((few + TALL) * BLOCK, SUMS)
+def dot_pitch(width: int) -> int:
+    """Bytes from row to row of the sums of `dot`; the first is at 4*MARGIN."""
+    return 4 * (width + 2 * MARGIN)
+
+
+def dot_bytes(rows: int, width: int) -> int:
+    """The sums of `rows` rows and a tile more."""
+    return (rows + TALL) * dot_pitch(width)
+
+
+@contextmanager
+def rounds(b: KernelBuilder, size: Value,
+           *inits: Value) -> Iterator[tuple[LoopScope, tuple[Value, Value], Value]]:
+    """Two rounds over [0, size): what fills vectors, and what is left. Gives the scope, the part
+    [lo, hi) and its mask."""
+    whole = size & -b.lanes
+    rest = size - whole
+    with b.loop(0, 2, 1, *inits, name="rounds") as part:
+        mask = b.emit(K.FIRST, (rest - b.lanes) * part.iv + b.lanes, imm=WITHIN)
+        yield part, (whole * part.iv, whole + rest * part.iv), mask
+
+
+def one_row(site: Site) -> AbstractContextManager[None]:
+    """Code for m < 2, without a test where m is always 1."""
+    return nullcontext() if site.product.m.constant == 1 else site.build.when_less(site.m, 2)
 
 
 # -- dot -------------------------------------------------------------------------------------------
-def dot(site: Site, target: Value) -> None:
-    """All rows against columns lo .. hi, BLOCK columns of sums at a time."""
-    b, line = site.build, site.line(site.product.b)
-    start = site.start(site.product.b) + site.lo * line
-    with b.loop(site.lo, site.hi, BLOCK, start, name="dot block") as block:
-        columns = b.emit(K.IMIN, site.hi - block.iv, b.int(BLOCK))
-        groups = columns & -GROUP
-        with b.loop(0, groups, GROUP, block.phis[0], target, name="dot group") as group:
-            _group(site, *group.phis)
-            group.yields(group.phis[0] + line * GROUP, group.phis[1] + 4 * GROUP)
-        with b.loop(groups, columns, 1, *group.results, name="dot column") as single:
-            with b.loop(0, site.m, 1, single.phis[1], name="dot row") as row:
-                _tile(site, single.phis[0], 1, row.iv, 1, row.phis[0], None)
-                row.yields(row.phis[0] + 4 * BLOCK)
-            single.yields(single.phis[0] + line, single.phis[1] + 4)
-        finish(site, target, 4 * BLOCK, b.int(0), site.m, block.iv, columns)
-        block.yields(block.phis[0] + line * BLOCK)
+def dot(site: Site, j: Value, columns: Value, target: Value, width: int) -> None:
+    """target[row][q] = sum over r of a[row, r] * b[j + q, r] for all rows and q < columns.
+
+    The last group ends with the matrix, where it may repeat columns of the one before. A matrix of
+    fewer columns than a group takes them one by one: all columns of the group are that one.
+    """
+    b, n = site.build, integer(site.build, site.product.n, {})
+    many = b.emit(K.IMIN, b.emit(K.IMAX, n - (GROUP - 1), b.int(0)), b.int(1))
+    step = many * (GROUP - 1) + 1
+    steps = columns * (many * (1 - GROUP) + GROUP)
+    with b.loop(0, steps, GROUP, j, name="dot group") as group:
+        first = b.emit(K.IMIN, group.phis[0], n - step)
+        line = site.line(site.product.b)
+        start = site.start(site.product.b) + first * line
+        _group(site, start, line * many, start + line * GROUP, target + (first - j) * 4, width)
+        group.yields(group.phis[0] + step)
 
 
-def _group(site: Site, columns: Value, target: Value) -> None:
+def _group(site: Site, start: Value, line: Value, following: Value, target: Value,
+           width: int) -> None:
     """GROUP columns: one row alone, or tiles of rows x columns that fill the registers."""
     b, m = site.build, site.m
-    following = columns + site.line(site.product.b) * GROUP
+    with one_row(site):
+        vector = _tile(site, start, line, GROUP, [site.start(site.product.a)], following)
+        b.store(target, b.int(0), vector)
     if site.product.m.constant == 1:
-        _tile(site, columns, GROUP, b.int(0), 1, target, following)
         return
-    with b.when_less(m, 2):
-        _tile(site, columns, GROUP, b.int(0), 1, target, following)
-    rows = 4 if b.lanes == 16 else 2
-    half = site.line(site.product.b) * HALF
-    with b.when_less(1, m), b.loop(0, m, rows, target, name="dot rows") as tile:
-        inits = (columns, tile.phis[0], following)
+    tall, pitch = b.lanes // HALF, dot_pitch(width)
+    with b.when_less(1, m), b.loop(0, m, tall, target, name="dot rows") as tile:
+        rows = _rows(site, tile.iv, tall)
+        inits = (start, tile.phis[0], following)
         with b.loop(0, GROUP, HALF, *inits, name="dot half") as part:
             first, sums, far = part.phis
-            _tile(site, first, HALF, tile.iv, rows, sums, far)
-            part.yields(first + half, sums + 4 * HALF, far + half)
-        tile.yields(tile.phis[0] + 4 * BLOCK * rows)
+            vector = _tile(site, first, line, HALF, rows, far)
+            for t in range(tall):  # block t of 128 bits is row t; the next group repairs the rest
+                only = (t,) * (b.lanes // 4)
+                moved = b.emit(K.SHUF128, vector, vector, imm=only) if t else vector
+                b.store(sums, b.int(0), moved, disp=pitch * t)
+            part.yields(first + line * HALF, sums + 4 * HALF, far + line * HALF)
+        tile.yields(tile.phis[0] + pitch * tall)
 
 
-def _tile(site: Site, column: Value, wide: int, i: Value, tall: int, target: Value,
-          following: Value | None) -> None:
-    """target[row][column] = sum over r for `tall` rows from i on and `wide` columns.
+def _tile(site: Site, start: Value, line: Value, wide: int, rows: list[Value],
+          following: Value) -> Value:
+    """The sums of `wide` columns from `start` on, row by row in one vector.
 
-    Rows that do not exist repeat the last one. The next group of columns is prefetched as one
-    linear stretch: the hardware follows few streams at once, and not across a page.
+    The next group of columns is prefetched as one linear stretch: the hardware follows few streams
+    at once, and not across a page. One vector per round: the tile alone has enough independent
+    sums, and the next round overlaps with this one anyway.
     """
-    b, k = site.build, site.k
-    rows = _rows(site, i, tall)
-    quads = tuple(column + site.line(site.product.b) * q for q in range(0, wide, 4))
-    offsets = _multiples(site, site.line(site.product.b))
-    sums = (b.const(0.0),) * (wide * tall)
-    whole = b.int(0)
-    if following is not None:
-        whole = k & -b.lanes
-        quads, sums = _steady(site, whole, rows, quads, offsets, sums, following)
-    with b.loop(whole, k, b.lanes, *quads, *sums, name="dot tail") as tail:
-        mask = b.emit(K.FIRST, k - tail.iv)
-        moving, acc = tail.phis[:len(quads)], tail.phis[len(quads):]
-        acc = _step(site, tail.iv, moving, offsets, rows, acc, mask)
-        tail.yields(*(q + 4 * b.lanes for q in moving), *acc)
-    for number, value in enumerate(tail.results[len(quads):]):
-        at = 4 * (number % tall * BLOCK + number // tall)
-        b.emit(K.STORE1, target, b.int(0), b.emit(K.HSUM, value), imm=Mem(4, at))
-
-
-def _steady(site: Site, whole: Value, rows: list[Value], quads: Values, offsets: Offsets,
-            sums: Values, following: Value) -> tuple[Values, Values]:
-    """The part of r that fills vectors, and the prefetch beside it. One vector per round: the tile
-    alone has enough independent sums, and the next round overlaps with this one anyway."""
-    b, count = site.build, len(quads)
-    stretch = 4 * b.lanes * (len(sums) // len(rows))
-    with b.loop(0, whole, b.lanes, *quads, following, *sums, name="dot k") as loop:
-        moving, far, acc = loop.phis[:count], loop.phis[count], loop.phis[count + 1:]
-        acc = _step(site, loop.iv, moving, offsets, rows, acc, None)
-        _prefetch(site, far, stretch)
-        loop.yields(*(q + 4 * b.lanes for q in moving), far + stretch, *acc)
-    return loop.results[:count], loop.results[count + 1:]
+    b, tall = site.build, len(rows)
+    quads = tuple(start + line * q for q in range(0, wide, 4))
+    offsets, count = multiples(b, line), len(quads)
+    inits = (*quads, following, *(b.const(0.0),) * (wide * tall))
+    with rounds(b, site.k, *inits) as (part, (lo, hi), mask):
+        with b.loop(lo, hi, b.lanes, *part.phis, name="dot k") as loop:
+            moving, far, acc = loop.phis[:count], loop.phis[count], loop.phis[count + 1:]
+            acc = _step(site, loop.iv, moving, offsets, rows, acc, mask)
+            _prefetch(site, far, 4 * b.lanes * wide)
+            loop.yields(*(q + 4 * b.lanes for q in moving), far + 4 * b.lanes * wide, *acc)
+        part.yields(*loop.results)
+    acc = part.results[count + 1:]
+    return sum_each(b, [acc[i % wide * tall + i // wide % tall] for i in range(b.lanes)])
 
 
 def _rows(site: Site, i: Value, tall: int) -> list[Value]:
-    """Addresses of rows i .. i + tall of A, at most the last one."""
+    """Addresses of rows i .. i + tall of A; rows that do not exist repeat the last one."""
     b, a = site.build, site.product.a
     if not site.product.row:
         return [site.start(a)] * tall
@@ -121,7 +134,7 @@ def _rows(site: Site, i: Value, tall: int) -> list[Value]:
 
 
 def _step(site: Site, r: Value, quads: Values, offsets: Offsets, rows: list[Value], acc: Values,
-          mask: Value | None) -> Values:
+          mask: Value) -> Values:
     """One vector along r of every row and every column: acc[column*tall + row] += a*b."""
     b, tall = site.build, len(rows)
     left = [b.load(row, r, mask=mask) for row in rows]
@@ -133,12 +146,6 @@ def _step(site: Site, r: Value, quads: Values, offsets: Offsets, rows: list[Valu
     return tuple(out)
 
 
-def _multiples(site: Site, step: Value) -> Offsets:
-    """0, 1, 2, 3 steps as index and scale: two registers address four lines. Call it outside the
-    loop that uses them."""
-    return (site.build.int(0), 1), (step, 1), (step, 2), (step * 3, 1)
-
-
 def _prefetch(site: Site, start: Value, stretch: int) -> None:
     """The next `stretch` bytes into the 2nd-level cache."""
     for at in range(0, stretch, LINE):
@@ -146,45 +153,36 @@ def _prefetch(site: Site, start: Value, stretch: int) -> None:
 
 
 # -- columns ---------------------------------------------------------------------------------------
-def columns(site: Site, target: Value) -> None:
-    """One row, or tiles of TALL rows, against as many columns as their sums fit."""
+def columns(site: Site, j: Value, wide: Value, target: Value, width: int) -> None:
+    """target[row][q] = sum over r of a[row, r] * b[r, j + q] for up to TALL rows and q < wide."""
     b = site.build
     if site.product.m.constant != 1:
         with b.when_less(1, site.m):
-            _sweep(site, target, TALL, 4 if b.lanes == 16 else 2)
-        with b.when_less(site.m, 2):
-            _sweep(site, target, 1, GROUP)
-    else:
-        _sweep(site, target, 1, GROUP)
+            _sweep(site, j, wide, target, TALL, b.lanes // 4, width)
+    with one_row(site):
+        _sweep(site, j, wide, target, 1, GROUP, width)
 
 
-def _sweep(site: Site, target: Value, tall: int, deep: int) -> None:
-    """All tiles of `tall` rows, `deep` terms at a time; then the terms that are left, one by one."""
-    b, k, width = site.build, site.k, SUMS // tall
-    step = site.depth(site.product.b)
-    with (b.loop(site.lo, site.hi, width, name="columns") as j,
-          b.loop(0, site.m, tall, name="columns rows") as i):
-        wide = b.emit(K.IMIN, site.hi - j.iv, b.int(width))
-        rows = _rows(site, i.iv, tall)
-        with b.loop(0, wide, b.lanes, target, name="columns zero") as zero:
-            for t in range(tall):
-                b.store(zero.phis[0], b.int(0), b.const(0.0), disp=4 * width * t)
-            zero.yields(zero.phis[0] + 4 * b.lanes)
-        whole = k & -deep
-        start = site.start(site.product.b) + j.iv * 4
-        with b.loop(0, whole, deep, start, name="columns deep") as r:
-            _terms(site, r.phis[0], rows, r.iv, deep, wide, target)
-            r.yields(r.phis[0] + step * deep)
-        with b.loop(whole, k, 1, r.results[0], name="columns rest") as r:
-            _terms(site, r.phis[0], rows, r.iv, 1, wide, target)
-            r.yields(r.phis[0] + step)
-        tall_here = b.emit(K.IMIN, site.m - i.iv, b.int(tall))
-        finish(site, target, 4 * width, i.iv, tall_here, j.iv, wide)
+def _sweep(site: Site, j: Value, wide: Value, target: Value, tall: int, deep: int,
+           width: int) -> None:
+    """`tall` rows, `deep` terms at a time; then the terms that are left, one by one."""
+    b, k, step = site.build, site.k, site.depth(site.product.b)
+    with b.loop(0, wide, b.lanes, target, name="columns zero") as zero:
+        for t in range(tall):
+            b.store(zero.phis[0], b.int(0), b.const(0.0), disp=4 * width * t)
+        zero.yields(zero.phis[0] + 4 * b.lanes)
+    rows, whole = _rows(site, b.int(0), tall), k & -deep
+    line = site.start(site.product.b) + j * 4
+    for lo, hi, count, name in ((b.int(0), whole, deep, "deep"), (whole, k, 1, "rest")):
+        with b.loop(lo, hi, count, line, name=f"columns {name}") as r:
+            _terms(site, r.phis[0], rows, r.iv, count, wide, target, width)
+            r.yields(r.phis[0] + step * count)
+        line = r.results[0]
 
 
 def _terms(site: Site, line: Value, rows: list[Value], r: Value, deep: int, wide: Value,
-           target: Value) -> None:
-    """sums[row][j] += a[row][r + d] * b[r + d][j] for d < deep, in this order, and all columns.
+           target: Value, width: int) -> None:
+    """sums[row][q] += a[row][r + d] * b[r + d][q] for d < deep, in this order, and all columns.
 
     Every row of B is read from end to end, so the hardware prefetches it; the sums stay in the
     1st-level cache.
@@ -193,20 +191,18 @@ def _terms(site: Site, line: Value, rows: list[Value], r: Value, deep: int, wide
     left = [[b.broadcast(row, r, disp=4 * d) for d in range(deep)] for row in rows]
     step = site.depth(site.product.b)
     quads = tuple(line + step * q for q in range(0, deep, 4))
-    offsets = _multiples(site, step)
-    full = wide & -lanes
-    with b.loop(0, full, lanes, target, *quads, name="columns j") as j:
-        _columns(site, j.phis[0], j.phis[1:], offsets, left, None)
-        j.yields(*(p + 4 * lanes for p in j.phis))
-    with b.when_less(full, wide):
-        mask = b.emit(K.FIRST, wide - full)
-        _columns(site, j.results[0], j.results[1:], offsets, left, mask)
+    offsets = multiples(b, step)
+    with rounds(b, wide, target, *quads) as (part, (lo, hi), mask):
+        with b.loop(lo, hi, lanes, *part.phis, name="columns j") as loop:
+            _columns(site, loop.phis[0], loop.phis[1:], offsets, left, mask, 4 * width)
+            loop.yields(*(p + 4 * lanes for p in loop.phis))
+        part.yields(*loop.results)
 
 
 def _columns(site: Site, sums: Value, quads: Values, offsets: Offsets, left: list[list[Value]],
-             mask: Value | None) -> None:
+             mask: Value, pitch: int) -> None:
     """One vector of columns; `sums` of several rows lie a fixed distance apart."""
-    b, pitch = site.build, 4 * (SUMS // len(left))
+    b = site.build
     acc = [b.load(sums, b.int(0), disp=pitch * t) for t in range(len(left))]
     for d in range(len(left[0])):
         index, scale = offsets[d % 4]

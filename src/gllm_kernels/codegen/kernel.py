@@ -15,6 +15,7 @@ void *scratch)  where `args` holds one 8-byte slot per param.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -160,7 +161,7 @@ TABLE: dict[K, Row] = {
     K.VISUB:    Row((VEC, VEC), VEC, "integer lanes, wrapping"),
     K.VI2F:     Row((VEC,), VEC, "int32 to float"),
     K.VF2I:     Row((VEC,), VEC, "float to int32, nearest even"),
-    K.FIRST:    Row((I64,), MASK, "lanes < a; a <= 0: none, a >= lanes: all"),
+    K.FIRST:    Row((I64,), MASK, "lanes < a; a <= 0: none, a >= lanes: all; imm: see WITHIN"),
     K.VLT:      Row((VEC, VEC), MASK, "ordered: false on NaN"),
     K.VLE:      Row((VEC, VEC), MASK),
     K.VEQ:      Row((VEC, VEC), MASK),
@@ -181,6 +182,12 @@ TABLE: dict[K, Row] = {
     K.SHUF128:  Row((VEC, VEC), VEC, "first half of its 128-bit blocks: a's, second: b's, by imm"),
 }
 # fmt: on
+
+WITHIN = "0..lanes"  # imm of a FIRST whose count is known to lie there
+
+# integer arithmetic that `Value` operators do while a kernel is built
+FOLD = {K.IADD: operator.add, K.ISUB: operator.sub, K.IMUL: operator.mul}
+NEUTRAL = {K.IADD: 0, K.ISUB: 0, K.IMUL: 1}  # a + 0, 0 + a, a - 0, a * 1, 1 * a
 
 SIDE_EFFECTS = frozenset({K.STORE, K.STOREM, K.STORE1, K.PREFETCH})
 
@@ -311,6 +318,7 @@ class KernelBuilder:
         self.name, self.lanes, self.params = name, lanes, params
         self.regions: list[list[Stmt]] = [[]]
         self.known: list[dict[tuple, Value]] = [{}]
+        self.integers: dict[int, int] = {}  # values of constants
         self.count = 0
         self.origin = ""
 
@@ -335,12 +343,22 @@ class KernelBuilder:
         return value
 
     def binary(self, iop: K, vop: K, a: Value, b: Value | int | float) -> Value:
-        if not isinstance(b, Value):
-            b = self.int(int(b)) if a.type == I64 else self.const(float(b))
-        return self.emit(iop if a.type == I64 else vop, a, b)
+        if a.type != I64:
+            return self.emit(vop, a, b if isinstance(b, Value) else self.const(float(b)))
+        b = b if isinstance(b, Value) else self.int(int(b))
+        known = self.integers.get(a.id), self.integers.get(b.id)
+        if None not in known and iop in FOLD:
+            return self.int(FOLD[iop](*known))
+        if known[1] is not None and known[1] == NEUTRAL.get(iop):
+            return a
+        if known[0] is not None and known[0] == NEUTRAL.get(iop) and iop is not K.ISUB:
+            return b
+        return self.emit(iop, a, b)
 
     def int(self, value: int) -> Value:
-        return self.emit(K.ICONST, imm=value)
+        result = self.emit(K.ICONST, imm=value)
+        self.integers[result.id] = value
+        return result
 
     def const(self, value: float) -> Value:
         """A float32 in all lanes."""

@@ -16,7 +16,7 @@ from math import inf, isnan
 from typing import TYPE_CHECKING
 
 from ..trace.ir import bits_float, float_bits
-from .kernel import If, Inst, K, Kernel, Loop, Stmt, walk, with_body
+from .kernel import WITHIN, If, Inst, K, Kernel, Loop, Stmt, walk, with_body
 
 if TYPE_CHECKING:
     from .isa.base import Isa
@@ -31,6 +31,7 @@ class Rewriter:
     defined: dict[int, Inst]  # what defines a value
     out: list[Stmt] = field(default_factory=list)
     origin: str = ""
+    positive: set[int] = field(default_factory=set)
 
     def emit(self, op: K, *args: int, imm: object = None, dst: int | None = None) -> int:
         if dst is None:
@@ -45,6 +46,8 @@ class Rewriter:
         outer, self.out = self.out, []
         for stmt in body:
             if isinstance(stmt, Loop):
+                self.positive.update(s.dst for s in stmt.body if isinstance(s, Inst)
+                                     and s.op is K.ISUB and s.args == (stmt.hi, stmt.iv))
                 loop = count_down(self, stmt)
                 self.out.append(replace(loop, body=self.body(loop.body, rules)))
             elif isinstance(stmt, If):
@@ -81,7 +84,11 @@ def count_down(r: Rewriter, loop: Loop) -> Loop:
 
         for iv in [lo, hi) step s: d = n - iv
         for iv in [lo, hi) step s carrying d = n - lo: yield d - s
+
+    Only in innermost loops: around others a carried value costs more than the subtraction.
     """
+    if any(isinstance(s, Loop) for s in walk(loop.body)):
+        return loop
     inside = {loop.iv, *loop.phis}
     found = []
     for stmt in loop.body:
@@ -89,8 +96,6 @@ def count_down(r: Rewriter, loop: Loop) -> Loop:
             inside.add(stmt.dst)
             if stmt.op is K.ISUB and stmt.args[1] == loop.iv and stmt.args[0] not in inside:
                 found.append(stmt)
-        elif isinstance(stmt, Loop):
-            inside.update(stmt.results)
     for inst in found:
         start, r.origin = r.defined.get(loop.lo), inst.origin
         zero = start is not None and start.op is K.ICONST and start.imm == 0
@@ -106,10 +111,15 @@ def count_down(r: Rewriter, loop: Loop) -> Loop:
 
 
 def clamp_first(r: Rewriter, inst: Inst) -> None:
-    """first(n) -> first(imax(imin(n, lanes), 0)): rows see 0..lanes, whatever n's 64 bits say."""
-    low = r.emit(K.IMIN, inst.args[0], r.emit(K.ICONST, imm=r.lanes))
-    count = r.emit(K.IMAX, low, r.emit(K.ICONST, imm=0))
-    r.emit(K.FIRST, count, dst=inst.dst)
+    """first(n) -> first(imax(imin(n, lanes), 0)): rows see 0..lanes, whatever n's 64 bits say.
+    What a loop has left, hi - iv, is positive in its body.
+    """
+    count = inst.args[0]
+    if inst.imm != WITHIN:
+        count = r.emit(K.IMIN, count, r.emit(K.ICONST, imm=r.lanes))
+        if inst.args[0] not in r.positive:
+            count = r.emit(K.IMAX, count, r.emit(K.ICONST, imm=0))
+    r.emit(K.FIRST, count, dst=inst.dst, imm=inst.imm)
 
 
 def scalef_by_multiplying(r: Rewriter, inst: Inst) -> None:

@@ -10,7 +10,10 @@ Strides are in bytes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 from .kernel import K, KernelBuilder, Mem, Value
+from .transpose import transpose
 
 LINE = 64  # bytes of a cache line
 AHEAD = 4  # rows that `pack_rows` prefetches ahead
@@ -19,14 +22,32 @@ NEXT = 512  # bytes that `pack_across` prefetches ahead
 ROUND = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What to pack, all integers: `lines` of the `exist` that follow, `stride` bytes apart (or
+    depth steps so far apart), side by side in panels of `width`."""
+
+    source: Value
+    stride: Value
+    lines: Value
+    exist: Value
+    target: Value
+    width: Value
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """The fields in order."""
+        return tuple(getattr(self, f.name) for f in fields(self))
+
+
 def padded(depth: Value) -> Value:
     """The depth of a panel: `depth` rounded up to ROUND."""
     return (depth + (ROUND - 1)) & -ROUND
 
 
-def pitch(depth: Value, width: int, lanes: int) -> Value:
+def pitch(depth: Value, width: int | Value, lanes: int) -> Value:
     """Bytes from panel to panel; the spare vector also moves panels off the same cache sets."""
-    return padded(depth) * (4 * width) + 4 * lanes
+    return padded(depth) * width * 4 + 4 * lanes
 
 
 def block_bytes(depth: int, lines: int, width: int, lanes: int) -> int:
@@ -34,17 +55,22 @@ def block_bytes(depth: int, lines: int, width: int, lanes: int) -> int:
     return -(-lines // width) * 4 * (depth * width + lanes) + 4 * lanes * (width + lanes)
 
 
-def pack_rows(b: KernelBuilder, source: Value, stride: Value, lines: Value, depth: Value,
-              target: Value, width: int) -> None:
+def spare_bytes(depth: int, lanes: int) -> int:
+    """Scratch for one square of lines at full depth, a line of cache apart from powers of two."""
+    return lanes * (4 * depth + LINE)
+
+
+def pack_rows(b: KernelBuilder, block: Block, depth: Value, width: int) -> None:
     """Lines are neighbours in memory, depth steps `stride` bytes apart: copy row by row.
 
     All panels of a row before the next row, so the source is read linearly; a few rows ahead are
     prefetched, because the hardware starts anew at every page.
     """
+    stride, lines = block.stride, block.lines
     step, ahead = pitch(depth, width, b.lanes), stride * AHEAD
     rest = lines - lines / width * width
     whole = lines - rest
-    with b.loop(0, depth, 1, source, target, name="pack rows") as row:
+    with b.loop(0, depth, 1, block.source, block.target, name="pack rows") as row:
         with b.loop(0, whole, width, *row.phis, name="pack row") as panel:
             for at in range(0, 4 * width, LINE):
                 b.emit(K.PREFETCH, panel.phis[0], ahead, imm=Mem(1, at, level=1))
@@ -70,67 +96,66 @@ def _copy(b: KernelBuilder, source: Value, target: Value, width: int, count: Val
         b.store(target, zero, b.load(source, zero, disp=4 * v, mask=mask), disp=4 * v)
 
 
-def pack_across(b: KernelBuilder, source: Value, stride: Value, lines: Value, depth: Value,
-                target: Value, width: int) -> None:
+def pack_across(b: KernelBuilder, block: Block, depth: Value, spare: Value, deepest: int,
+                aligned: bool) -> None:
     """Lines `stride` bytes apart, depth steps neighbours: transpose squares of lanes x lanes.
 
-    Lines that do not exist repeat the last one: nobody uses their sums.
+    A square takes all its lines, wanted or not; where fewer exist, they are copied to `spare` and
+    the last one repeats: nobody uses its sums. Unless widths are `aligned`, the last square ends
+    with the panel and starts inside the one before.
     """
-    lanes, step = b.lanes, pitch(depth, width, b.lanes)
-    last = lines - 1
-    with b.loop(0, lines, width, target, name="pack panels") as panel:
-        if width < lanes:
-            _strip(b, source, panel.iv, last, stride, depth, panel.phis[0], width, width)
-        else:
-            with b.loop(0, width, lanes, name="pack strips") as part:
-                # the last strip ends with the panel, even if it starts inside the one before
-                first = b.emit(K.IMIN, part.iv, b.int(width - lanes))
-                _strip(b, source, panel.iv + first, last, stride, depth,
-                       panel.phis[0] + first * 4, width, lanes)
-        panel.yields(panel.phis[0] + step)
+    lanes, width = b.lanes, block.width
+    inits = (block.source, block.target, block.exist)
+    panels = (block.lines + (width - 1)) / width
+    with b.loop(0, panels, 1, *inits, name="pack panels") as panel:
+        source, target, exist = panel.phis
+        with b.loop(0, width, lanes, name="pack strips") as part:
+            first = part.iv if aligned else b.emit(
+                K.IMIN, part.iv, b.emit(K.IMAX, width - lanes, b.int(0)))
+            inits = (source + first * block.stride, block.stride)
+            # at most one round: only a loop can give other values than it got
+            with b.loop(exist - first, lanes, 1 << 30, *inits, name="pack edge") as edge:
+                _repeat(b, source, block.stride, first, exist, depth, spare, 4 * deepest + LINE)
+                edge.yields(spare, b.int(4 * deepest + LINE))
+            _strip(b, *edge.results, depth, target + first * 4, width * 4)
+        panel.yields(source + width * block.stride, target + pitch(depth, width, lanes),
+                     exist - width)
 
 
-def _strip(b: KernelBuilder, source: Value, line: Value, last: Value, stride: Value, depth: Value,
-           target: Value, width: int, count: int) -> None:
-    """Up to `lanes` lines from `line` on, whole depth, side by side in a panel of `width`."""
+def _repeat(b: KernelBuilder, source: Value, stride: Value, first: Value, exist: Value,
+            depth: Value, spare: Value, step: int) -> None:
+    """spare[q] = line min(first + q, exist - 1), for a square of lines at full depth."""
+    with b.loop(0, b.lanes, 1, spare, name="pack spare") as line:
+        number = b.emit(K.IMIN, first + line.iv, exist - 1)
+        with b.loop(0, depth, b.lanes, name="pack copy") as column:
+            mask = b.emit(K.FIRST, depth - column.iv)
+            value = b.load(source + number * stride, column.iv, mask=mask)
+            b.store(line.phis[0], column.iv, value)
+        line.yields(line.phis[0] + step)
+
+
+def _strip(b: KernelBuilder, source: Value, stride: Value, depth: Value, target: Value,
+           row: Value) -> None:
+    """`lanes` lines, whole depth, side by side in rows of `row` bytes."""
     lanes = b.lanes
+    near, far = multiples(b, stride), multiples(b, row)
     with b.loop(0, depth, lanes, source, target, name="pack strip") as square:
         base, out = square.phis
-        mask = b.emit(K.FIRST, depth - square.iv)
-        rows = [b.bits(0)] * lanes
-        for r in range(count):
-            offset = b.emit(K.IMIN, line + r, last) * stride
+        mask, rows = b.emit(K.FIRST, depth - square.iv), []
+        for r in range(lanes):
+            index, scale = near[r % 4]
+            line = base if r < 4 else line + stride * 4 if r % 4 == 0 else line
             # so many streams are too many for the hardware: each asks for its own next lines
-            b.emit(K.PREFETCH, base, offset, imm=Mem(1, NEXT, level=1))
-            rows[r] = b.load(base, offset, 1, mask=mask)
+            b.emit(K.PREFETCH, line, index, imm=Mem(scale, NEXT, level=1))
+            rows.append(b.load(line, index, scale, mask=mask))
         for r, value in enumerate(transpose(b, rows)):
-            b.store(out, b.int(0), value, disp=4 * r * width)
-        square.yields(base + 4 * lanes, out + 4 * lanes * width)
+            index, scale = far[r % 4]
+            place = out if r < 4 else place + row * 4 if r % 4 == 0 else place
+            b.store(place, index, value, scale)
+        square.yields(base + 4 * lanes, out + row * lanes)
 
 
-def transpose(b: KernelBuilder, rows: list[Value]) -> list[Value]:
-    """result[j][i] = rows[i][j]: 4x4 within 128 bits by unpacking, then whole 128-bit blocks."""
-    quads = [_four(b, rows[i:i + 4]) for i in range(0, b.lanes, 4)]
-    out: list[Value] = [rows[0]] * b.lanes
-    for c in range(4):
-        for block, value in enumerate(_blocks(b, [quad[c] for quad in quads])):
-            out[4 * block + c] = value
-    return out
-
-
-def _four(b: KernelBuilder, rows: list[Value]) -> list[Value]:
-    """result[c] holds, in its 128-bit block B, element 4*B + c of the four rows."""
-    low = [b.emit(K.UNPACKLO32, *rows[i:i + 2]) for i in (0, 2)]
-    high = [b.emit(K.UNPACKHI32, *rows[i:i + 2]) for i in (0, 2)]
-    return [b.emit(op, *pair) for pair in (low, high) for op in (K.UNPACKLO64, K.UNPACKHI64)]
-
-
-def _blocks(b: KernelBuilder, quads: list[Value]) -> list[Value]:
-    """result[B] = block B of every quad, side by side: a transpose of 128-bit blocks."""
-    if len(quads) == 2:
-        return [b.emit(K.SHUF128, *quads, imm=(i, i)) for i in (0, 1)]
-    even, odd = (0, 2, 0, 2), (1, 3, 1, 3)
-    halves = {pick: [b.emit(K.SHUF128, *quads[i:i + 2], imm=pick) for i in (0, 2)]
-              for pick in (even, odd)}
-    return [b.emit(K.SHUF128, *halves[first], imm=second)
-            for second in (even, odd) for first in (even, odd)]
+def multiples(b: KernelBuilder, step: Value) -> tuple[tuple[Value, int], ...]:
+    """0, 1, 2, 3 steps as index and scale: two registers address four lines. Call it outside the
+    loop that uses them."""
+    return (b.int(0), 1), (step, 1), (step, 2), (step * 3, 1)

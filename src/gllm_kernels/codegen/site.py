@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .access import Env, integer
 from .contraction import Contraction, Factor
@@ -72,17 +72,14 @@ def sites(build: KernelBuilder, product: Contraction, isa: Isa,
         yield Site(build, product, isa, params, decode(build, product.batch, loop.iv), lo, hi)
 
 
-def finish(site: Site, source: Value, pitch: int, i: Value, rows: Value, j: Value,
+def finish(site: Site, source: Value, pitch: Value, i: Value, rows: Value, j: Value,
            columns: Value) -> None:
     """Store f(sums) for i <= row < i + rows, j <= column < j + columns; sums `pitch` bytes apart."""
     b = site.build
-    whole = columns & -b.lanes
     with b.loop(0, rows, 1, source, name="epilogue row") as row:
         env = _row_env(site, i + row.iv, j)
-        with b.loop(0, whole, b.lanes, name="epilogue") as column:
-            _vector(site, env, row.phis[0], column.iv, j + column.iv, None)
-        with b.when_less(whole, columns):
-            _vector(site, env, row.phis[0], whole, j + whole, columns - whole)
+        with b.loop(0, columns, b.lanes, name="epilogue") as column:
+            _vector(site, env, row.phis[0], column.iv, j + column.iv, columns - column.iv)
         row.yields(row.phis[0] + pitch)
 
 
@@ -94,9 +91,12 @@ def _row_env(site: Site, i: Value, j: Value) -> Env:
     return hoist_stores(site.build, trace, trace.stores, env)
 
 
-def _vector(site: Site, row: Env, source: Value, offset: Value, j: Value,
-            count: Value | None) -> None:
-    """One vector of sums: the value of the Reduce is its init plus the sum."""
+def _vector(site: Site, row: Env, source: Value, offset: Value, j: Value, count: Value) -> None:
+    """One vector of sums: the value of the Reduce is its init plus the sum.
+
+    Without mask registers a masked store is microcode on AMD (vmaskmovps to memory, 20 and more
+    operations on Zen 2 to 4), so whole vectors are stored apart.
+    """
     b, trace, position = site.build, site.product.trace, site.product.position
     env = row.at({site.product.column: j}, count=count)
     total = b.load(source, offset)
@@ -104,4 +104,12 @@ def _vector(site: Site, row: Env, source: Value, offset: Value, j: Value,
     if trace.body[init].imm != 0:
         total = lower(b, trace, init, env) + total
     env.values[position] = total
-    lower_stores(b, trace, trace.stores, env)
+    if site.isa.mask_class == "k":
+        lower_stores(b, trace, trace.stores, env)
+        return
+    for store in trace.stores:
+        lower(b, trace, store.value, env)
+    with b.when_less(b.lanes - 1, count):
+        lower_stores(b, trace, trace.stores, replace(env, count=None))
+    with b.when_less(count, b.lanes):
+        lower_stores(b, trace, trace.stores, env)

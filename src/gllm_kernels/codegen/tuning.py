@@ -24,7 +24,7 @@ class TuningParams:
     mc: int
     nc: int
     few: int = 32
-    terms: int = 2
+    terms: int = 1
     unroll: int = 4
     accumulators: int = 8
 
