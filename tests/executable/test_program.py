@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gllm_kernels.errors import CompileError, ShapeError
+from gllm_kernels.executable.buffers import HUGE_PAGE, aligned_bytes
 from gllm_kernels.executable.program import (
     BufferSpec,
     FloatSlot,
@@ -227,3 +228,16 @@ def test_wrong_steps() -> None:
 def test_float_slots_hold_float32_bits() -> None:
     for value in (0.0, -0.0, 1e-5, float("inf"), -1.5):
         assert float_bits(value) == int(np.float32(value).view(np.uint32))
+
+
+def test_big_buffers_lie_in_private_memory_that_may_become_huge_pages():
+    big = aligned_bytes(3 * HUGE_PAGE)
+    assert big.ctypes.data % HUGE_PAGE == 0
+    found = [line for line in open("/proc/self/maps", encoding="ascii")
+             if _inside(line, big.ctypes.data)]
+    assert len(found) == 1 and found[0].split()[1] == "rw-p"
+
+
+def _inside(line, address):
+    first, last = (int(part, 16) for part in line.split()[0].split("-"))
+    return first <= address < last

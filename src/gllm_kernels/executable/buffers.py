@@ -19,8 +19,11 @@ def aligned_bytes(size: int) -> np.ndarray:
 
 
 def _huge(size: int) -> np.ndarray:
-    """Fewer TLB misses on what is streamed; advice only, a kernel without it ignores it."""
-    raw = mmap.mmap(-1, size + HUGE_PAGE)
+    """Fewer TLB misses on what is streamed; advice only, a kernel without it ignores it.
+
+    The map is private: by default Python's is shared memory, for which the advice does nothing.
+    """
+    raw = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         raw.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(raw, np.uint8)
