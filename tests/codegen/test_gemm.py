@@ -10,7 +10,7 @@ import products
 import pytest
 from products import Form
 
-from gllm_kernels.codegen import gemm, interp
+from gllm_kernels.codegen import gemm, interp, spec
 from gllm_kernels.codegen.contraction import contraction_of
 from gllm_kernels.codegen.isa.avx2 import AVX2
 from gllm_kernels.codegen.isa.avx512 import AVX512
@@ -35,6 +35,7 @@ def check(form, isa, m, n, k):
     kernel = gemm.generate(trace, isa, products.small(isa))
     args = products.operands(form, m, n, k)
     want = expected(trace, args)
+    spec.check(kernel)
     interp.run(kernel, args)
     for name in trace.names("out", "inout"):
         np.testing.assert_allclose(args[name], want[name], rtol=2e-5, atol=2e-5)

@@ -26,7 +26,15 @@ from .frame import begin
 from .isa.base import Isa
 from .kernel import K, Kernel, Mem, Value
 from .pack import (
-    LINE, ROUND, Block, block_bytes, pack_across, pack_rows, padded, pitch, spare_bytes,
+    LINE,
+    ROUND,
+    Block,
+    block_bytes,
+    pack_across,
+    pack_rows,
+    padded,
+    pitch,
+    spare_bytes,
 )
 from .rewrite import contract
 from .site import Site, finish, sites

@@ -142,16 +142,16 @@ def _strip(b: KernelBuilder, source: Value, stride: Value, depth: Value, target:
     with b.loop(0, depth, lanes, source, target, name="pack strip") as square:
         base, out = square.phis
         mask, rows = b.emit(K.FIRST, depth - square.iv), []
+        line = base
         for r in range(lanes):
-            index, scale = near[r % 4]
-            line = base if r < 4 else line + stride * 4 if r % 4 == 0 else line
+            line, (index, scale) = line + stride * 4 if r and r % 4 == 0 else line, near[r % 4]
             # so many streams are too many for the hardware: each asks for its own next lines
             b.emit(K.PREFETCH, line, index, imm=Mem(scale, NEXT, level=1))
             rows.append(b.load(line, index, scale, mask=mask))
+        line = out
         for r, value in enumerate(transpose(b, rows)):
-            index, scale = far[r % 4]
-            place = out if r < 4 else place + row * 4 if r % 4 == 0 else place
-            b.store(place, index, value, scale)
+            line, (index, scale) = line + row * 4 if r and r % 4 == 0 else line, far[r % 4]
+            b.store(line, index, value, scale)
         square.yields(base + 4 * lanes, out + row * lanes)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import CompileError
-from .kernel import I64, TABLE, If, Inst, K, Kernel, Loop, Mem, Stmt
+from .kernel import I64, TABLE, WITHIN, If, Inst, K, Kernel, Loop, Mem, Stmt
 
 MAX_DISP = 1 << 31
 
@@ -160,5 +160,6 @@ IMM: dict[K, Callable[[Kernel, object], str]] = {
     K.VSAR: integer(0, 32),
     K.PERMUTE: numbers(1, 1),
     K.SHUF128: numbers(4, 4),
+    K.FIRST: lambda kernel, imm: "" if imm in (None, WITHIN) else f"none or {WITHIN!r}",
     **dict.fromkeys(_MEMORY, mem),
 }
