@@ -1,12 +1,15 @@
 """A program: steps over buffers, sized at run time, walked by the thread team in one call.
 
     Program ::= buffers  dims  Step*
-    Step    ::= code(slots...)  on `units` units, in tiles of `grain`
+    Step    ::= code(slots...)  on `units` units, in tiles of a multiple of `grain`
     Slot    ::= PointerSlot(buffer, offset) | IntSlot(polynomial) | FloatSlot(value)
 
 Every number is an `Affine` over the program's dims (tokens, position, ...). When the dims or the
 external pointers differ from the last call, one integer matrix product evaluates all polynomials
 and one gather writes all slots; nothing else happens in Python between two kernels.
+
+A tile is as large as the balance between threads allows, because every tile pays for its start (a
+matrix product packs A anew): all units for one thread, else about TILES tiles for each.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from .team import process_team, thread_count
 ZERO = Affine()
 ONE = Affine.const(1)
 ONE_TILE = 1 << 62  # a grain that is never exceeded: the step is not divided
+TILES = 4  # per thread: a thread that starts late or runs slowly leaves at most 1/4 of its share
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +79,7 @@ Slot = PointerSlot | IntSlot | FloatSlot
 class Step:
     """`code(slots, begin, end, scratch)` for every tile [begin, end) of `units`.
 
-    `code` is an address; whatever owns it is kept in `Program.keep`. `scratch` is in bytes.
+    Every `begin` is a multiple of `grain`, and every `end` but the last. `code` is an address; whatever owns it is kept in `Program.keep`. `scratch` is in bytes.
     """
 
     code: int
@@ -137,12 +141,16 @@ class LoadedProgram:
         internal = [program.buffers[i] for i in self._internal]
         self._sizes = [self._indices((b.size, *b.also)) for b in internal]
         self._scratch = self._indices(step.scratch for step in program.steps)
+        divided = [(i, s) for i, s in enumerate(program.steps) if s.grain != ONE_TILE]
+        self._divided = np.array([4 * i + 3 for i, _ in divided], np.int64)  # cells of the grain
+        self._grains = np.array([s.grain for _, s in divided], np.int64)
+        self._units = self._indices(s.units for _, s in divided)
         self._owned = [np.empty(0, np.uint8) for _ in self._internal]
         self._bases = np.zeros(len(program.buffers) + 1, np.int64)  # the last one is no buffer
         self._named: list[tuple[int, str]] = []  # (where, name of a number given per call)
         self._build_table()
         self._polynomials.freeze()
-        self._call: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        self._call: tuple[tuple[int, ...], tuple[int, ...], int] | None = None
         self._scratch_bytes = 0
         _loaded_programs.add(self)
 
@@ -155,8 +163,8 @@ class LoadedProgram:
         floats: Mapping[str, float] | None = None,
     ) -> None:
         """`times`, int64[steps + 1], receives nanoseconds at the start and after every step."""
-        call = tuple(pointers), self._dims(dims)
         count = thread_count() if threads is None else threads
+        call = tuple(pointers), self._dims(dims), count
         clock = 0 if times is None else self._clock(times)
         with self.lock:
             if call != self._call:
@@ -231,7 +239,7 @@ class LoadedProgram:
             self._bases[base] = array.ctypes.data
         dynamic.append((where, self._polynomials.index(value), base))
 
-    def _evaluate(self, pointers: tuple[int, ...], dims: tuple[int, ...]) -> None:
+    def _evaluate(self, pointers: tuple[int, ...], dims: tuple[int, ...], threads: int) -> None:
         """Every dynamic slot: polynomial of the dims, plus the address of its buffer."""
         if len(pointers) != len(self._external):
             names = list(self.program.external)
@@ -241,6 +249,7 @@ class LoadedProgram:
         self._bases[self._external] = pointers
         self._scratch_bytes = int(values[self._scratch].max(initial=0))
         self._table[self._where] = values[self._which] + self._bases[self._base_of]
+        self._table[self._divided] = tile_sizes(values[self._units], self._grains, threads)
 
     def _grow(self, sizes: list[int]) -> None:
         """Internal buffers only grow; what they held is lost when they do."""
@@ -280,6 +289,12 @@ class _Polynomials:
     def values(self, dims: tuple[int, ...]) -> np.ndarray:
         """int64[number of polynomials]."""
         return self._coefficients @ np.array((1, *dims), np.int64)[self._factors].prod(axis=1)
+
+
+def tile_sizes(units: np.ndarray, grains: np.ndarray, threads: int) -> np.ndarray:
+    """grain * max(1, ceil(units / (grain * tiles))): one tile for one thread, else TILES for each."""
+    tiles = 1 if threads <= 1 else TILES * threads
+    return grains * np.maximum(1, -(-units // (grains * tiles)))
 
 
 def float_bits(value: float) -> int:
