@@ -7,17 +7,16 @@ columns  B[r, j] with j contiguous: lanes along j, each element of A in all lane
          are added to the sums from end to end.
 
 The order of a sum depends on r and the lanes only: neither the tile, the number of rows nor the
-range of units changes a bit. What is masked runs in the loop of what is whole: its first round has
-all lanes, its second those that are left.
+range of units changes a bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from .access import integer
-from .kernel import WITHIN, K, KernelBuilder, LoopScope, Mem, Value
+from .kernel import WITHIN, K, Mem, Value
 from .pack import LINE, multiples
 from .site import Site
 from .transpose import sum_each
@@ -28,6 +27,7 @@ TALL = 4  # rows that `columns` takes together
 MARGIN = 16  # floats before and behind a row of sums that whole vectors may overwrite
 
 Values = tuple[Value, ...]
+Body = Callable[[Value, Value, Value | None, Values], Values]  # (lo, hi, mask, phis) -> results
 Offsets = tuple[tuple[Value, int], ...]
 
 
@@ -41,16 +41,24 @@ def dot_bytes(rows: int, width: int) -> int:
     return (rows + TALL) * dot_pitch(width)
 
 
-@contextmanager
-def rounds(b: KernelBuilder, size: Value,
-           *inits: Value) -> Iterator[tuple[LoopScope, tuple[Value, Value], Value]]:
-    """Two rounds over [0, size): what fills vectors, and what is left. Gives the scope, the part
-    [lo, hi) and its mask."""
+def rounds(site: Site, size: Value, apart: bool, inits: Values, body: Body) -> Values:
+    """Over [0, size): what fills vectors, then what is left, masked; as one piece of code that runs
+    twice, with all lanes first.
+
+    A masked load is no memory operand of an FMA, so fewer fit the reorder buffer, and one row lives
+    on loads in flight: there it costs 5 to 25 % of the read bandwidth (Zen 4, cold), so it wants the
+    two parts written `apart`. Without mask registers every masked load costs more.
+    """
+    b = site.build
     whole = size & -b.lanes
+    if apart or site.isa.mask_class != "k":
+        mask = b.emit(K.FIRST, size - whole, imm=WITHIN)
+        return body(whole, size, mask, body(b.int(0), whole, None, inits))
     rest = size - whole
     with b.loop(0, 2, 1, *inits, name="rounds") as part:
         mask = b.emit(K.FIRST, (rest - b.lanes) * part.iv + b.lanes, imm=WITHIN)
-        yield part, (whole * part.iv, whole + rest * part.iv), mask
+        part.yields(*body(whole * part.iv, whole + rest * part.iv, mask, part.phis))
+    return part.results
 
 
 def one_row(site: Site) -> AbstractContextManager[None]:
@@ -112,15 +120,17 @@ def _tile(site: Site, start: Value, line: Value, wide: int, rows: list[Value],
     b, tall = site.build, len(rows)
     quads = tuple(start + line * q for q in range(0, wide, 4))
     offsets, count = multiples(b, line), len(quads)
-    inits = (*quads, following, *(b.const(0.0),) * (wide * tall))
-    with rounds(b, site.k, *inits) as (part, (lo, hi), mask):
-        with b.loop(lo, hi, b.lanes, *part.phis, name="dot k") as loop:
+
+    def k_loop(lo: Value, hi: Value, mask: Value | None, inits: Values) -> Values:
+        with b.loop(lo, hi, b.lanes, *inits, name="dot k") as loop:
             moving, far, acc = loop.phis[:count], loop.phis[count], loop.phis[count + 1:]
             acc = _step(site, loop.iv, moving, offsets, rows, acc, mask)
             _prefetch(site, far, 4 * b.lanes * wide)
             loop.yields(*(q + 4 * b.lanes for q in moving), far + 4 * b.lanes * wide, *acc)
-        part.yields(*loop.results)
-    acc = part.results[count + 1:]
+        return loop.results
+
+    inits = (*quads, following, *(b.const(0.0),) * (wide * tall))
+    acc = rounds(site, site.k, tall == 1, inits, k_loop)[count + 1:]
     return sum_each(b, [acc[i % wide * tall + i // wide % tall] for i in range(b.lanes)])
 
 
@@ -134,7 +144,7 @@ def _rows(site: Site, i: Value, tall: int) -> list[Value]:
 
 
 def _step(site: Site, r: Value, quads: Values, offsets: Offsets, rows: list[Value], acc: Values,
-          mask: Value) -> Values:
+          mask: Value | None) -> Values:
     """One vector along r of every row and every column: acc[column*tall + row] += a*b."""
     b, tall = site.build, len(rows)
     left = [b.load(row, r, mask=mask) for row in rows]
@@ -192,15 +202,18 @@ def _terms(site: Site, line: Value, rows: list[Value], r: Value, deep: int, wide
     step = site.depth(site.product.b)
     quads = tuple(line + step * q for q in range(0, deep, 4))
     offsets = multiples(b, step)
-    with rounds(b, wide, target, *quads) as (part, (lo, hi), mask):
-        with b.loop(lo, hi, lanes, *part.phis, name="columns j") as loop:
+
+    def j_loop(lo: Value, hi: Value, mask: Value | None, inits: Values) -> Values:
+        with b.loop(lo, hi, lanes, *inits, name="columns j") as loop:
             _columns(site, loop.phis[0], loop.phis[1:], offsets, left, mask, 4 * width)
             loop.yields(*(p + 4 * lanes for p in loop.phis))
-        part.yields(*loop.results)
+        return loop.results
+
+    rounds(site, wide, len(rows) == 1, (target, *quads), j_loop)
 
 
 def _columns(site: Site, sums: Value, quads: Values, offsets: Offsets, left: list[list[Value]],
-             mask: Value, pitch: int) -> None:
+             mask: Value | None, pitch: int) -> None:
     """One vector of columns; `sums` of several rows lie a fixed distance apart."""
     b = site.build
     acc = [b.load(sums, b.int(0), disp=pitch * t) for t in range(len(left))]

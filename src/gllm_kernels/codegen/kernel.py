@@ -25,6 +25,7 @@ from ..trace.affine import Affine
 from ..trace.ir import float_bits
 
 I64, VEC, MASK, VOID = "i64", "vec", "mask", "void"
+DOWN, UP, TO_ZERO = 1, 2, 3  # the rounding modes of x86, SDM vol. 2 table 4-23
 
 
 class K(StrEnum):
@@ -88,6 +89,7 @@ class K(StrEnum):
     MAND = "mand"
     MOR = "mor"
     MNOT = "mnot"
+    MBITS = "mbits"
     SELECT = "select"
     # across lanes
     HSUM = "hsum"
@@ -147,7 +149,7 @@ TABLE: dict[K, Row] = {
     K.VSQRT:    Row((VEC,), VEC),
     K.VFMA:     Row((VEC, VEC, VEC), VEC, "a*b + c, rounded once"),
     K.VFNMA:    Row((VEC, VEC, VEC), VEC, "c - a*b, rounded once"),
-    K.VROUND:   Row((VEC,), VEC, "nearest integer, ties to even"),
+    K.VROUND:   Row((VEC,), VEC, "nearest integer, ties to even; imm = DOWN, UP, TO_ZERO: that way"),
     # b finite; where a is NaN b may be NaN too. vscalefps and its expansion differ for infinite b.
     K.VSCALEF:  Row((VEC, VEC), VEC, "a * 2**floor(b), denormals and overflow exact"),
     K.VAND:     Row((VEC, VEC), VEC, "bits"),
@@ -169,6 +171,7 @@ TABLE: dict[K, Row] = {
     K.MAND:     Row((MASK, MASK), MASK),
     K.MOR:      Row((MASK, MASK), MASK),
     K.MNOT:     Row((MASK,), MASK),
+    K.MBITS:    Row((MASK,), I64, "bit i is lane i"),
     K.SELECT:   Row((MASK, VEC, VEC), VEC, "mask ? a : b"),
     K.HSUM:     Row((VEC,), VEC, "sum over lanes (halving tree) in all lanes"),
     K.HMAX:     Row((VEC,), VEC, "halving tree of vmax(upper half, lower half), in all lanes"),
@@ -349,6 +352,8 @@ class KernelBuilder:
         known = self.integers.get(a.id), self.integers.get(b.id)
         if None not in known and iop in FOLD:
             return self.int(FOLD[iop](*known))
+        if iop is K.IMUL and 0 in known:
+            return self.int(0)
         if known[1] is not None and known[1] == NEUTRAL.get(iop):
             return a
         if known[0] is not None and known[0] == NEUTRAL.get(iop) and iop is not K.ISUB:
