@@ -27,7 +27,8 @@ TALL = 4  # rows that `columns` takes together
 MARGIN = 16  # floats before and behind a row of sums that whole vectors may overwrite
 
 Values = tuple[Value, ...]
-Body = Callable[[Value, Value, Value | None, Values], Values]  # (lo, hi, mask, phis) -> results
+# (lo, hi, mask, what to add to the loop's name, phis) -> results
+Body = Callable[[Value, Value, Value | None, str, Values], Values]
 Offsets = tuple[tuple[Value, int], ...]
 
 
@@ -53,11 +54,11 @@ def rounds(site: Site, size: Value, apart: bool, inits: Values, body: Body) -> V
     whole = size & -b.lanes
     if apart or site.isa.mask_class != "k":
         mask = b.emit(K.FIRST, size - whole, imm=WITHIN)
-        return body(whole, size, mask, body(b.int(0), whole, None, inits))
+        return body(whole, size, mask, " tail", body(b.int(0), whole, None, "", inits))
     rest = size - whole
     with b.loop(0, 2, 1, *inits, name="rounds") as part:
         mask = b.emit(K.FIRST, (rest - b.lanes) * part.iv + b.lanes, imm=WITHIN)
-        part.yields(*body(whole * part.iv, whole + rest * part.iv, mask, part.phis))
+        part.yields(*body(whole * part.iv, whole + rest * part.iv, mask, "", part.phis))
     return part.results
 
 
@@ -121,8 +122,8 @@ def _tile(site: Site, start: Value, line: Value, wide: int, rows: list[Value],
     quads = tuple(start + line * q for q in range(0, wide, 4))
     offsets, count = multiples(b, line), len(quads)
 
-    def k_loop(lo: Value, hi: Value, mask: Value | None, inits: Values) -> Values:
-        with b.loop(lo, hi, b.lanes, *inits, name="dot k") as loop:
+    def k_loop(lo: Value, hi: Value, mask: Value | None, name: str, inits: Values) -> Values:
+        with b.loop(lo, hi, b.lanes, *inits, name=f"dot k{name}") as loop:
             moving, far, acc = loop.phis[:count], loop.phis[count], loop.phis[count + 1:]
             acc = _step(site, loop.iv, moving, offsets, rows, acc, mask)
             _prefetch(site, far, 4 * b.lanes * wide)
@@ -203,8 +204,8 @@ def _terms(site: Site, line: Value, rows: list[Value], r: Value, deep: int, wide
     quads = tuple(line + step * q for q in range(0, deep, 4))
     offsets = multiples(b, step)
 
-    def j_loop(lo: Value, hi: Value, mask: Value | None, inits: Values) -> Values:
-        with b.loop(lo, hi, lanes, *inits, name="columns j") as loop:
+    def j_loop(lo: Value, hi: Value, mask: Value | None, name: str, inits: Values) -> Values:
+        with b.loop(lo, hi, lanes, *inits, name=f"columns j{name}") as loop:
             _columns(site, loop.phis[0], loop.phis[1:], offsets, left, mask, 4 * width)
             loop.yields(*(p + 4 * lanes for p in loop.phis))
         return loop.results

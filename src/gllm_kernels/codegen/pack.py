@@ -126,11 +126,10 @@ def _repeat(b: KernelBuilder, source: Value, stride: Value, first: Value, exist:
             depth: Value, spare: Value, step: int) -> None:
     """spare[q] = line min(first + q, exist - 1), for a square of lines at full depth."""
     with b.loop(0, b.lanes, 1, spare, name="pack spare") as line:
-        number = b.emit(K.IMIN, first + line.iv, exist - 1)
+        start = source + b.emit(K.IMIN, first + line.iv, exist - 1) * stride
         with b.loop(0, depth, b.lanes, name="pack copy") as column:
             mask = b.emit(K.FIRST, depth - column.iv)
-            value = b.load(source + number * stride, column.iv, mask=mask)
-            b.store(line.phis[0], column.iv, value)
+            b.store(line.phis[0], column.iv, b.load(start, column.iv, mask=mask))
         line.yields(line.phis[0] + step)
 
 
