@@ -188,7 +188,7 @@ class Assembler:
 
 # -- one function per kind of machine IR line ------------------------------------------------------
 def emit_op(a: Assembler, m: MInst, position: int) -> None:
-    tie = a.allocation.ties.get(position)
+    tie = a.allocation.ties[position]
     if isinstance(m.ins, Fma):
         fused(a, m, tie)
         return

@@ -9,85 +9,69 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .isa.base import Fma
-from .machine import IN_MEMORY, Kind, MInst, Program
+from .machine import Kind, Program
 
 
 @dataclass(slots=True)
 class Life:
-    """Live ranges and use weights of every virtual register."""
+    """Live ranges, where each begins, and how deep in loops every position is."""
 
     ranges: list[int]
-    weights: list[float]
-    depth: list[int]  # of every position
-    reads: list[list[int]]  # virtual registers every position reads
+    first: list[int]
+    depth: list[int]
 
 
 def liveness(program: Program) -> Life:
-    """Ranges from definition to last use, to the end of every loop entered in between."""
+    """Ranges from definition to last use, to the end of every loop entered in between.
+
+    The lists have one more element than there are registers: no register is number -1, so what is
+    said of an address without an index, or a source in memory, goes there.
+    """
     code, count = program.code, len(program.classes)
-    used = [reads(m) for m in code]
     back = {m.target: i for i, m in enumerate(code) if m.kind is Kind.BACK}
     head = {m.target: i for i, m in enumerate(code) if m.kind is Kind.HEAD}
-    first, last, home = [-1] * count, [-1] * count, [0] * count
-    extra = [0] * count
-    weights, depths = [0.0] * count, []
-    stack: list[int] = []
-    for i, m in enumerate(code):
-        if m.kind is Kind.HEAD:
-            stack.append(back[m.target])
-        depth = len(stack)
+    results: dict[int, list[int]] = {}
+    for result, _, loop in program.results:
+        results.setdefault(loop, []).append(result)
+    first, last, home = [-1] * (count + 1), [-1] * (count + 1), [0] * (count + 1)
+    extra: dict[int, tuple[int, int]] = {}  # phi -> second part of its range
+    depths, stack, depth = [], [], 0
+    for i, (kind, ins, defs, reads, mem, _, _, _, target, _, _) in enumerate(code):
+        if kind is Kind.HEAD:
+            stack.append(2 * back[target] + 1)
+            depth += 1
         depths.append(depth)
-        weight = 10.0**depth
-        for v in used[i]:
-            weights[v] += weight
-            if extra[v] and 2 * i >= (extra[v] & -extra[v]).bit_length():
-                continue  # a counter compared behind its own back edge
-            end = 2 * i if depth <= home[v] else 2 * stack[home[v]] + 1
-            last[v] = max(last[v], end)
-        for v in kept(m):
-            last[v] = max(last[v], 2 * i + 1)
-        for v in m.defs:
-            weights[v] += weight
+        if mem is not None:
+            reads = (*reads, mem.base, mem.index)
+        for v in reads:
+            end = 2 * i if depth <= home[v] else stack[home[v]]
+            if end > last[v] and (v not in extra or 2 * i < extra[v][0]):
+                last[v] = end  # else: a counter compared behind its own back edge
+        if kind is Kind.OP and ins.tie >= 0 and not ins.swap:
+            # Sources read after the destination was filled may not share its register.
+            for at, v in enumerate(reads):
+                if at != ins.tie:
+                    last[v] = max(last[v], 2 * i + 1)
+        for v in defs:
             if first[v] < 0:
                 first[v] = last[v] = 2 * i + 1
                 home[v] = depth
-                if m.target >= 0:  # a phi, written before the loop
+                if target >= 0:  # a phi, written before the loop
                     home[v] = depth + 1
-                    last[v] = 2 * head[m.target] + 1
+                    last[v] = 2 * head[target] + 1
             else:  # a phi, written at the back edge: live from here to the loop's end
-                extra[v] = span(2 * i + 1, 2 * back[m.target] + 1)
-        if m.kind is Kind.BACK:
+                extra[v] = 2 * i + 1, 2 * back[target] + 1
+        if kind is Kind.BACK:
             stack.pop()
-            for result, _, loop in program.results:
-                if loop == m.target:
-                    first[result], home[result] = 2 * i + 1, len(stack)
-                    last[result] = 2 * i + 1
-    ranges = [span(a, b) | e if a >= 0 else 0 for a, b, e in zip(first, last, extra, strict=True)]
-    return Life(ranges, weights, depths, used)
-
-
-def kept(m: MInst) -> tuple[int, ...]:
-    """Sources that are read after the destination was filled, so may not share its register."""
-    if m.kind is not Kind.OP or isinstance(m.ins, Fma) or m.ins.tie < 0 or m.ins.swap:
-        return ()
-    return tuple(v for i, v in enumerate(m.srcs) if i != m.ins.tie and v >= 0)
+            depth -= 1
+            for result in results.get(target, ()):
+                first[result], home[result], last[result] = 2 * i + 1, depth, 2 * i + 1
+    ranges = [(2 << b) - (1 << a) if a >= 0 else 0 for a, b in zip(first, last, strict=True)]
+    for v, (start, end) in extra.items():
+        ranges[v] |= span(start, end)
+    return Life(ranges, first, depths)
 
 
 def span(first: int, last: int) -> int:
     """Bits first .. last, both included."""
-    return (1 << last + 1) - (1 << first)
-
-
-def reads(m: MInst) -> list[int]:
-    """Virtual registers an instruction reads."""
-    found, mem = list(m.srcs), m.mem
-    if mem is None:
-        return found
-    if IN_MEMORY in found:
-        found.remove(IN_MEMORY)
-    if mem.base >= 0:
-        found.append(mem.base)
-    if mem.index >= 0:
-        found.append(mem.index)
-    return found
+    return (2 << last) - (1 << first)

@@ -1,25 +1,30 @@
-"""Virtual -> machine registers: coalesce, colour in order of start, spill by weight, repeat.
+"""Virtual -> machine registers: coalesce, then colour in order of start, spilling by weight.
 
     webs      values that share a register: phi, yield, init and result of a loop, and the
               destination of a two-operand instruction with the source it replaces
     colouring webs by first position, each takes the first register that is free all its life
               (Poletto and Sarkar 1999, with holes)
-    spilling  when none is free: the web used least, loops counting tenfold per level, moves to
-              the stack; constants and arguments are loaded again instead
+    spilling  when none is free, the register whose values of that time are used least, loops
+              counting tenfold per level, gives them up (or the web itself, if that is less): they
+              move to the stack; constants and arguments are loaded again instead
+
+Lines that touch a spilled value are rewritten on the spot (`spill`), and what they load and store
+is coloured like everything else. Ranges of other values stay as they are, so liveness is computed
+once and one pass suffices.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..errors import CompileError
 from .isa import x86
 from .isa.base import Fma, Isa
 from .liveness import Life, liveness
 from .machine import IN_MEMORY, Kind, MInst, Program
-from .spill import Stack, Surroundings, spill
+from .spill import Spiller
 
-MAX_ROUNDS = 60
+NEVER = float("inf")
 
 
 @dataclass(slots=True)
@@ -28,40 +33,45 @@ class Allocation:
 
     program: Program
     register: list[int]  # by virtual register
-    ties: dict[int, int]  # position -> source whose register the destination has; -1: none
-    slots: dict[int, int] = field(default_factory=dict)  # stack slot -> bytes
-    rounds: int = 1
+    ties: list[int | None]  # per line: source whose register the destination has; -1: none has
+    slots: dict[int, int]  # stack slot -> bytes
 
 
 def allocate(program: Program, isa: Isa) -> Allocation:
     """Registers for everything; the program comes back with spill code where it was needed."""
-    stack = Stack()
-    for attempt in range(1, MAX_ROUNDS):
-        life = liveness(program)
-        webs = Webs(life.ranges)
-        ties = coalesce(program, webs, life.depth)
-        around = Surroundings(program, life)
-        colours, victims = colour(program, isa, webs, life, stack, around)
-        if not victims:
-            register = [colours.get(webs.find(v), -1) for v in range(len(life.ranges))]
-            return Allocation(program, register, ties, stack.slots, attempt)
-        spill(program, isa, around, victims, stack)
-    raise CompileError(f"kernel {program.kernel.name}: {isa.name} registers do not suffice after "
-                       f"{MAX_ROUNDS} rounds of spilling; use a smaller tile or unroll factor")
+    life = liveness(program)
+    webs = Webs(life)
+    ties = coalesce(program, webs, life.depth)
+    colouring = Colouring(program, isa, webs, ties, life.depth)
+    colouring.run()
+    register = [colouring.register.get(webs.find(v), -1) for v in range(len(program.classes))]
+    spiller = colouring.spiller
+    if spiller is None:
+        return Allocation(program, register, ties, {})
+    program.code, ties = spiller.result()
+    return Allocation(program, register, ties, spiller.slots)
 
 
 # -- coalescing ----------------------------------------------------------------------------------
 class Webs:
-    """Union-find over virtual registers with the union of their ranges."""
+    """Union-find over virtual registers, with the union of their ranges per web."""
 
-    def __init__(self, ranges: list[int]) -> None:
-        self.parent = list(range(len(ranges)))
-        self.ranges = list(ranges)
+    def __init__(self, life: Life) -> None:
+        self.parent = list(range(len(life.ranges)))
+        self.single = life.ranges  # of every register by itself
+        self.ranges = list(life.ranges)  # of the web, at its root
+        self.first = life.first
+        self.members: dict[int, list[int]] = {}  # of webs of more than one
 
     def find(self, v: int) -> int:
-        while self.parent[v] != v:
-            self.parent[v] = v = self.parent[self.parent[v]]
+        parent = self.parent
+        while parent[v] != v:
+            parent[v] = v = parent[parent[v]]
         return v
+
+    def of(self, root: int) -> list[int]:
+        """Everything in a web."""
+        return self.members.get(root) or [root]
 
     def join(self, a: int, b: int) -> bool:
         """Make them one unless they are live at the same time."""
@@ -73,130 +83,208 @@ class Webs:
         self.unite(a, b)
         return True
 
-    def members(self) -> dict[int, list[int]]:
-        """Root -> everything in its web."""
-        found: dict[int, list[int]] = {}
-        for v in range(len(self.parent)):
-            found.setdefault(self.find(v), []).append(v)
-        return found
-
     def unite(self, a: int, b: int) -> None:
+        self.members.setdefault(a, [a]).extend(self.members.pop(b, (b,)))
         self.parent[b] = a
         self.ranges[a] |= self.ranges[b]
+        self.first[a] = min(self.first[a], self.first[b])
+
+    def add(self, v: int, range_: int) -> None:
+        """Let a register live longer."""
+        self.single[v] |= range_
+        self.ranges[self.find(v)] |= range_
+
+    def new(self, range_: int) -> None:
+        """One more register, with the next number."""
+        self.parent[-1:] = [len(self.parent) - 1, len(self.parent)]
+        for ranges in (self.single, self.ranges):
+            ranges[-1:] = [range_, 0]
+
+    def remove(self, v: int) -> int:
+        """The register is not used any more; returns its web."""
+        root = self.find(v)
+        self.single[v] = total = 0
+        for member in self.of(root):
+            total |= self.single[member]
+        self.ranges[root] = total
+        return root
 
 
-def coalesce(program: Program, webs: Webs, depth: list[int]) -> dict[int, int]:
-    """Unite what saves a move, deepest loops first. Returns the tie chosen at each position."""
+def coalesce(program: Program, webs: Webs, depth: list[int]) -> list[int | None]:
+    """Unite what saves a move, deepest loops first and there the back edges' copies first. Returns
+    the tie chosen on every line.
+    """
     for result, phi, _ in program.results:
         webs.unite(webs.find(phi), webs.find(result))
-    order = sorted(range(len(program.code)), key=lambda i: (-depth[i], copies_last(program, i)))
-    ties: dict[int, int] = {}
-    for i in order:
-        m = program.code[i]
-        if m.kind is Kind.COPY:
+    copies: dict[int, list[MInst]] = {}
+    tied: dict[int, list[tuple[int, int, tuple, tuple[int, ...]]]] = {}
+    for i, (kind, ins, defs, srcs, _, _, _, _, _, _, _) in enumerate(program.code):
+        if kind is Kind.COPY:
+            copies.setdefault(depth[i], []).append(program.code[i])
+        elif kind is Kind.OP and defs and (choices := tieable(ins, srcs)):
+            tied.setdefault(depth[i], []).append((i, defs[0], srcs, choices))
+    ties: list[int | None] = [None] * len(program.code)
+    for level in sorted({*copies, *tied}, reverse=True):
+        for m in copies.get(level, ()):
             for dst, src in zip(m.defs, m.srcs, strict=True):
                 if src not in program.fixed and dst not in program.fixed:
                     webs.join(dst, src)
-        elif m.kind is Kind.OP and m.defs and (choices := tieable(m)):
-            ties[i] = tie(webs, m, i, choices)
+        for i, dst, srcs, choices in tied.get(level, ()):
+            ties[i] = tie(webs, dst, srcs, i, choices)
     return ties
 
 
-def copies_last(program: Program, position: int) -> int:
-    """Within a level: back-edge copies, then two-operand instructions in order."""
-    return 0 if program.code[position].kind is Kind.COPY else 1
-
-
-def tieable(m: MInst) -> tuple[int, ...]:
+def tieable(ins: object, srcs: tuple) -> tuple[int, ...]:
     """Sources whose register the destination may take over, best first."""
-    if isinstance(m.ins, Fma):
-        return tuple(i for i in (2, 0, 1) if m.srcs[i] != IN_MEMORY)
-    if m.ins.tie < 0:
-        return ()
-    return (0, 1) if m.ins.swap and m.srcs[1] != IN_MEMORY else (m.ins.tie,)
+    if ins.tie >= 0:
+        return (0, 1) if ins.swap and srcs[1] != IN_MEMORY else (ins.tie,)
+    if isinstance(ins, Fma):
+        return tuple(i for i in (2, 0, 1) if srcs[i] != IN_MEMORY)
+    return ()
 
 
-def tie(webs: Webs, m: MInst, position: int, choices: tuple[int, ...]) -> int:
+def tie(webs: Webs, dst: int, srcs: tuple, position: int, choices: tuple[int, ...]) -> int:
     """The source to overwrite, or -1: then the assembler fills the destination first, which so
     must differ from everything read.
     """
-    dst = m.defs[0]
-    same = [i for i in choices if webs.find(m.srcs[i]) == webs.find(dst)]
-    for i in same or choices:
-        if webs.join(dst, m.srcs[i]):
+    web = webs.find(dst)
+    for i in choices:
+        if webs.find(srcs[i]) == web:
             return i
-    webs.ranges[webs.find(dst)] |= 1 << 2 * position
+    for i in choices:
+        if webs.join(dst, srcs[i]):
+            return i
+    webs.add(dst, 1 << 2 * position)
     return -1
 
 
 # -- colouring -----------------------------------------------------------------------------------
-def colour(program: Program, isa: Isa, webs: Webs, life: Life,
-           stack: Stack, around: Surroundings) -> tuple[dict[int, int], dict[int, int]]:
-    """A register per web; and what to spill if there was none for some: virtual registers, each
-    with the web it is part of. Of a web only the part that is in the way is spilled: a sum whose
-    value is too much after a loop stays in its register inside.
-    """
-    files = {"g": x86.INTEGERS, "k": x86.MASKS,
-             "v": tuple(range(x86.R.ZMM0, x86.R.ZMM0 + isa.vregs))}
-    busy: dict[int, int] = {}
-    colours: dict[int, int] = {}
-    owners: dict[int, list[int]] = {}
-    for v, register in program.fixed.items():
-        colours[v] = register
-        busy[register] = busy.get(register, 0) | webs.ranges[v]
-    weight = [float("inf") if v in stack.brief else w for v, w in enumerate(life.weights)]
-    members = webs.members()
-    hints = find_hints(program, webs)
-    roots = sorted((r for r in members if webs.ranges[r] and r not in program.fixed),
-                   key=lambda r: webs.ranges[r] & -webs.ranges[r])
-    victims: dict[int, int] = {}
-    for root in roots:
-        range_, file = webs.ranges[root], files[program.classes[root]]
-        wished = [colours[h] for h in hints.get(root, ()) if h in colours]
-        for register in (*wished, *file):
-            if not busy.get(register, 0) & range_:
-                break
-        else:
-            rivals = [o for r in file for o in owners.get(r, ()) if webs.ranges[o] & range_]
-            parts = {r: [v for v in members[r] if life.ranges[v] & range_]
-                     for r in (*rivals, root)}
-            here = around.loop_of(((range_ & -range_).bit_length() - 1) // 2)
-            cost = {r: sum(weight[v] * around.discount(v, here, stack) for v in part)
-                    for r, part in parts.items()}
-            victim = min(parts, key=lambda r: (cost[r], -webs.ranges[r].bit_count()))
-            if cost[victim] == float("inf"):
-                raise CompileError(f"kernel {program.kernel.name}: more than {len(file)} values "
-                                   f"of one instruction; {isa.name} cannot hold them")
-            victims |= dict.fromkeys(parts[victim], victim)
-            if victim == root:
+class Colouring:
+    """Gives webs registers, and takes them away again."""
+
+    def __init__(self, program: Program, isa: Isa, webs: Webs, ties: list[int | None],
+                 depth: list[int]) -> None:
+        self.program, self.isa, self.webs, self.ties, self.depth = program, isa, webs, ties, depth
+        self.files = {"g": x86.INTEGERS, "k": x86.MASKS,
+                      "v": tuple(range(x86.R.ZMM0, x86.R.ZMM0 + isa.vregs))}
+        registers = [r for file in self.files.values() for r in file]
+        self.fixed = dict.fromkeys(registers, 0)  # when the machine says who has it
+        self.busy = dict.fromkeys(registers, 0)
+        self.owners: dict[int, list[int]] = {r: [] for r in registers}
+        self.register: dict[int, int] = {}  # of every coloured web
+        self.pending: list[int] = []
+        self.spiller: Spiller | None = None
+        self.hints: dict[int, list[int]] = {}
+
+    def run(self) -> None:
+        webs, fixed = self.webs, self.program.fixed
+        for v, register in fixed.items():
+            self.register[v] = register
+            self.fixed[register] |= webs.ranges[v]
+            self.busy[register] |= webs.ranges[v]
+        self.find_hints()
+        roots = [v for v in range(len(self.program.classes))
+                 if webs.parent[v] == v and webs.ranges[v] and v not in fixed]
+        for root in sorted(roots, key=webs.first.__getitem__):
+            self.place(root)
+            while self.pending:
+                self.place(self.pending.pop())
+
+    def find_hints(self) -> None:
+        """Webs that a web would like to share a register with: the other side of its copies."""
+        find = self.webs.find
+        for m in self.program.code:
+            if m.kind is Kind.COPY:
+                for dst, src in zip(m.defs, m.srcs, strict=True):
+                    a, b = find(dst), find(src)
+                    if a != b:
+                        self.hints.setdefault(a, []).append(b)
+                        self.hints.setdefault(b, []).append(a)
+
+    def place(self, web: int) -> None:
+        """A register for a web, or for what is left of it when there are too few."""
+        file = self.files[self.program.classes[web]]
+        while range_ := self.webs.ranges[web]:
+            wished = [self.register[h] for h in self.hints.get(web, ()) if h in self.register]
+            for register in (*wished, *file):
+                if not self.busy[register] & range_:
+                    self.take(web, register)
+                    return
+            self.make_room(web, range_, file)
+
+    def take(self, web: int, register: int) -> None:
+        self.register[web] = register
+        self.busy[register] |= self.webs.ranges[web]
+        self.owners[register].append(web)
+
+    def make_room(self, web: int, range_: int, file: tuple[int, ...]) -> None:
+        """Spill what one register holds during `range_`, or the web, whichever is used least. Of a
+        web in the way only the part that is goes: a sum whose value is too much after a loop stays
+        in its register inside.
+        """
+        webs = self.webs
+        if self.spiller is None:
+            self.spiller = Spiller(self.program, self.isa, self)
+        here = ((range_ & -range_).bit_length() - 1) // 2
+        victims = [v for v in webs.of(web) if webs.single[v]]
+        least = self.cost(victims, here, NEVER)
+        for register in file:
+            if self.fixed[register] & range_:
                 continue
-            register = colours.pop(victim)
-            owners[register].remove(victim)
-            busy[register] = occupied(program, webs, register, owners[register])
-            if busy[register] & range_:
-                continue  # this round fails anyway; the next starts with more room
-        colours[root] = register
-        busy[register] = busy.get(register, 0) | range_
-        owners.setdefault(register, []).append(root)
-    return colours, victims
+            parts = [v for o in self.owners[register] if webs.ranges[o] & range_
+                     for v in webs.of(o) if webs.single[v] & range_]
+            cost = self.cost(parts, here, least)
+            if cost < least:
+                victims, least = parts, cost
+        if least == NEVER:
+            raise CompileError(f"kernel {self.program.kernel.name}: more than {len(file)} values "
+                               f"of one instruction; {self.isa.name} cannot hold them")
+        for v in victims:
+            self.drop(v)
+        self.spiller.spill(victims)
 
+    def cost(self, values: list[int], position: int, limit: float) -> float:
+        total = 0.0
+        for v in values:
+            total += self.spiller.weight(v, position)
+            if total >= limit:
+                break
+        return total
 
-def occupied(program: Program, webs: Webs, register: int, owners: list[int]) -> int:
-    total = 0
-    for v, fixed in program.fixed.items():
-        total |= webs.ranges[v] if fixed == register else 0
-    for owner in owners:
-        total |= webs.ranges[owner]
-    return total
+    def drop(self, v: int) -> None:
+        """Give back the register of one value while the rest of its web keeps it."""
+        root = self.webs.find(v)
+        before = self.webs.ranges[root]
+        self.webs.remove(v)
+        if root in self.register:
+            self.busy[self.register[root]] ^= before ^ self.webs.ranges[root]
+            if not self.webs.ranges[root]:
+                self.owners[self.register[root]].remove(root)
 
+    # -- what spill code asks for ----------------------------------------------------------------
+    def fresh(self, class_: str, range_: int) -> int:
+        """A new virtual register, coloured after this rewriting."""
+        v = self.program.fresh(class_)
+        self.webs.new(range_)
+        self.pending.append(v)
+        return v
 
-def find_hints(program: Program, webs: Webs) -> dict[int, list[int]]:
-    """Webs that a web would like to share a register with: the other side of its copies."""
-    hints: dict[int, list[int]] = {}
-    for m in program.code:
-        if m.kind is Kind.COPY:
-            for dst, src in zip(m.defs, m.srcs, strict=True):
-                a, b = webs.find(dst), webs.find(src)
-                hints.setdefault(a, []).append(b)
-                hints.setdefault(b, []).append(a)
-    return hints
+    def beside(self, v: int, range_: int) -> int:
+        """A new one in the register of `v`, which is free then; -1 if it is not."""
+        register = self.register.get(self.webs.find(v), -1)
+        if register < 0 or self.busy[register] & range_:
+            return -1
+        new = self.fresh(self.program.classes[v], range_)
+        self.take(self.pending.pop(), register)
+        return new
+
+    def lengthen(self, v: int, range_: int) -> bool:
+        """Let a value live at more positions if its register is free there."""
+        root = self.webs.find(v)
+        more = range_ & ~self.webs.single[v]
+        if root in self.register:
+            if self.busy[self.register[root]] & more:
+                return False
+            self.busy[self.register[root]] |= more
+        self.webs.add(v, more)
+        return True

@@ -1,176 +1,190 @@
 """When registers do not suffice: values live on the stack, or are computed again.
 
-A victim is stored where it is made and loaded where it is used, except that
+A spilled value is stored where it is made and loaded where it is used, except that
 
     an innermost loop that only reads it loads it once, in front of the loop
     a constant or argument is loaded again from where it came from
     an instruction that can read memory reads the stack slot itself
+    a two-operand instruction has its first source loaded into the destination
+
+A line of the program is always rewritten as a whole, from what it was before any spilling; what it
+loads and stores goes through registers that live on that line only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .isa import x86
 from .isa.base import Fma, Isa
-from .liveness import Life, reads
 from .machine import IN_MEMORY, Addr, Kind, MInst, Program
 
+if TYPE_CHECKING:
+    from .regalloc import Colouring
 
-@dataclass(slots=True)
-class Stack:
-    """What earlier rounds of allocation have put on the stack."""
-
-    slots: dict[int, int] = field(default_factory=dict)  # slot -> bytes
-    brief: set[int] = field(default_factory=set)  # between memory and one instruction
-    local: set[int] = field(default_factory=set)  # loaded in front of one loop, for it
-
-
-class Surroundings:
-    """The innermost loop around every position, where each loop lies, and what is used in it."""
-
-    def __init__(self, program: Program, life: Life) -> None:
-        self.program, self.life = program, life
-        self.loop_at: list[int] = []
-        self.entry: dict[int, int] = {}  # loop -> position of the copy that enters it
-        self.back: dict[int, int] = {}
-        self.used: set[tuple[int, int]] = set()  # (value, innermost loop)
-        self.defined: dict[int, int] = {}  # value -> first position
-
-    def loop_of(self, position: int) -> int:
-        """The innermost loop around a position, -1: none. The first question fills the tables:
-        most programs need none of them.
-        """
-        if not self.loop_at:
-            self.survey()
-        return self.loop_at[position]
-
-    def survey(self) -> None:
-        stack = [-1]
-        for i, m in enumerate(self.program.code):
-            if m.kind is Kind.COPY and m.target >= 0:
-                self.entry.setdefault(m.target, i)
-            if m.kind is Kind.HEAD:
-                stack.append(m.target)
-            inside = stack[-1]
-            self.loop_at.append(inside)
-            for v in self.life.reads[i]:
-                self.used.add((v, inside))
-            for v in m.defs:
-                if v not in self.defined:
-                    self.defined[v] = i
-            if m.kind is Kind.BACK:
-                self.back[m.target] = i
-                stack.pop()
-        self.defined |= {r: self.back[loop] for r, _, loop in self.program.results}
-
-    def enters(self, v: int, loop: int) -> bool:
-        """Is the value made before the loop, so that it can be loaded in front of it?"""
-        return loop >= 0 and not self.entry[loop] <= self.defined[v] <= self.back[loop]
-
-    def discount(self, v: int, loop: int, stack: Stack) -> float:
-        """A value that only passes through a loop is loaded again in front of those that use it."""
-        return 1.0 if v in stack.local or (v, loop) in self.used else 0.1
-
-
-def spill(program: Program, isa: Isa, around: Surroundings, victims: dict[int, int],
-          stack: Stack) -> None:
-    """Give every victim a stack slot (one per web), or repeat its definition where that costs no
-    more.
-    """
-    definitions: dict[int, list[MInst]] = {}
-    for m in program.code:
-        for v in m.defs:
-            definitions.setdefault(v, []).append(m)
-    home: dict[int, Addr | MInst] = {}
-    shared: dict[int, Addr] = {}
-    gone: set[int] = set()  # values whose definition is repeated, not kept
-    for v, web in sorted(victims.items()):
-        defs = definitions.get(v, ())
-        if len(defs) == 1 and defs[0].free and lasts(defs[0], victims, stack):
-            at = defs[0].mem
-            home[v] = at if at is not None and at.slot >= 0 else defs[0]
-            gone.add(v)
-            continue
-        if web not in shared:
-            shared[web] = Addr(slot=len(stack.slots))
-            stack.slots[len(stack.slots)] = isa.vector_bytes if program.classes[v] == "v" else 8
-        home[v] = shared[web]
-    Spiller(program, isa, home, gone, stack).run(around)
-
-
-def lasts(m: MInst, victims: dict[int, int], stack: Stack) -> bool:
-    """Is the address `m` reads from (the argument table) in its register wherever m is repeated?"""
-    base = m.mem.base if m.mem is not None else -1
-    return base < 0 or not (base in victims or base in stack.brief)
-
-
-def renamed(m: MInst, names: dict[int, int]) -> MInst:
-    """The instruction reading other registers."""
-    if not names or not any(v in names for v in reads(m)):
-        return m
-    mem = m.mem
-    if mem is not None:
-        mem = mem._replace(base=names.get(mem.base, mem.base),
-                           index=names.get(mem.index, mem.index))
-    return m._replace(srcs=tuple(names.get(v, v) for v in m.srcs), mem=mem)
+Tied = tuple[MInst, "int | None"]  # an instruction and its tie
 
 
 class Spiller:
-    """Rewrites a program so that the values in `home` live in memory between uses."""
+    """What is on the stack, and the lines rewritten for it."""
 
-    def __init__(self, program: Program, isa: Isa, home: dict[int, Addr | MInst],
-                 gone: set[int], stack: Stack) -> None:
-        self.program, self.isa, self.home, self.gone = program, isa, home, gone
-        self.stack = stack
-        self.out: list[MInst] = []
-        self.results, self.kept = list(program.results), []
+    def __init__(self, program: Program, isa: Isa, colouring: Colouring) -> None:
+        self.program, self.isa, self.colouring = program, isa, colouring
+        self.webs = colouring.webs
+        self.slots: dict[int, int] = {}  # slot -> bytes
+        self.slot_of: dict[int, Addr] = {}  # web -> its slot
+        self.home: dict[int, Addr | MInst] = {}  # spilled value -> slot, or what makes it again
+        self.gone: set[int] = set()  # values whose definition is repeated, not kept
+        self.ahead: dict[int, dict[int, int]] = {}  # loop -> {value: register loaded before it}
+        self.local: dict[int, tuple[int, int]] = {}  # such a register -> value, loop
+        self.pinned: set[int] = set()  # never spilled: live on one line only, or needed to reload
+        self.lines: dict[int, list[Tied]] = {}  # rewritten ones
+        self.brief: dict[int, list[int]] = {}  # registers made for them
+        self.position, self.out = 0, []
+        self.survey()
 
-    def run(self, around: Surroundings) -> None:
-        ahead = self.in_front(around)
-        for i, m in enumerate(self.program.code):
-            if m.kind is Kind.COPY and around.entry.get(m.target) == i:
-                for v, reg in ahead.get(m.target, {}).items():
-                    self.load(v, reg)
-            inside = around.loop_at[i]
-            m = renamed(m, ahead[inside]) if inside in ahead else m
-            if self.home.keys().isdisjoint(m.defs) and self.home.keys().isdisjoint(reads(m)):
-                self.out.append(m)
-            elif m.kind is Kind.COPY:
-                self.copy(m)
-            elif not any(v in self.gone for v in m.defs):
-                self.op(m)
-            if m.kind is Kind.BACK:
-                self.after_loop(m.target)
-        self.program.code = self.out
-        self.program.results = [r for r in self.results if r[0] >= 0] + self.kept
+    def survey(self) -> None:
+        """The innermost loop around every position, where each lies, and who uses a value."""
+        self.loop_at: list[int] = []
+        self.entry: dict[int, int] = {}  # loop -> position of the copy that enters it
+        self.back: dict[int, int] = {}
+        self.touched: list[list[int]] = [[] for _ in range(len(self.program.classes) + 1)]
+        stack, touched = [-1], self.touched
+        for i, (kind, _, defs, srcs, mem, _, _, _, target, _, _) in enumerate(self.program.code):
+            if kind is Kind.COPY and target >= 0:
+                self.entry.setdefault(target, i)
+            elif kind is Kind.HEAD:
+                stack.append(target)
+            self.loop_at.append(stack[-1])
+            for v in defs:
+                touched[v].append(i)
+            for v in srcs:
+                touched[v].append(i)
+            if mem is not None:
+                touched[mem.base].append(i)
+                touched[mem.index].append(i)
+            if kind is Kind.BACK:
+                self.back[target] = i
+                stack.pop()
+        self.leaves = {}  # result or phi -> where its loop ends
+        for result, phi, loop in self.program.results:
+            self.leaves.setdefault(result, []).append(self.back[loop])
+            self.leaves.setdefault(phi, []).append(self.back[loop])
+        self.made_at = {r: self.back[loop] for r, _, loop in self.program.results}
 
-    def in_front(self, around: Surroundings) -> dict[int, dict[int, int]]:
-        """Innermost loop -> {value: register it is loaded to before it}, for spilled values which
-        that loop only reads. If that register is spilled too, its uses load for themselves.
+    # -- what to spill ---------------------------------------------------------------------------
+    def weight(self, v: int, position: int) -> float:
+        """How often a value is used, loops counting tenfold; if the loop around `position` does not
+        use it, little: it is then loaded in front of the loops that do.
         """
-        found: dict[int, dict[int, int]] = {}
-        for v, loop in sorted(around.used):
-            if (v in self.home and v not in self.stack.local and loop in self.program.innermost
-                    and around.enters(v, loop)):
-                reg = self.program.fresh(self.program.classes[v])
-                self.stack.local.add(reg)
-                found.setdefault(loop, {})[v] = reg
-        return found
+        if v in self.pinned:
+            return float("inf")
+        depth = self.colouring.depth
+        weight = sum(10.0 ** depth[i] for i in self.touched[v])
+        loop = self.loop_at[position]
+        passing = v not in self.local and all(self.loop_at[i] != loop for i in self.touched[v])
+        return weight * 0.1 if passing else weight
 
-    def after_loop(self, loop: int) -> None:
-        """A result is its phi's register: where only one of them is in memory, load or store."""
-        for i, (result, phi, number) in enumerate(self.results):
-            if number != loop or (result not in self.home and phi not in self.home):
+    def spill(self, victims: list[int]) -> None:
+        """Values lose their registers: every line that touches them is rewritten."""
+        lines: set[int] = set()
+        for v in victims:
+            lines.update(self.touched[v])
+            if v in self.local:
+                value, loop = self.local[v]
+                del self.ahead[loop][value]
+                lines.add(self.entry[loop])
                 continue
-            if result not in self.home:
-                self.out.append(MInst(Kind.OP, self.moves(phi)[1], (result,), (), self.home[phi],
-                                      op="spill", spill=True))
-            elif phi not in self.home:
-                reg = self.fresh(result)
-                self.keep(result, reg)
-                self.kept.append((reg, phi, loop))
-            self.results[i] = (-1, -1, -1)
+            lines.update(self.leaves.get(v, ()))
+            self.home[v] = self.home_of(v)
+            for loop in {self.loop_at[i] for i in self.touched[v]} & self.program.innermost:
+                if self.enters(v, loop):
+                    lines.add(self.load_ahead(v, loop))
+        for position in sorted(lines):
+            self.rewrite(position)
+
+    def home_of(self, v: int) -> Addr | MInst:
+        """What is made at no cost is made again; else a stack slot, the same for a whole web."""
+        m = self.program.code[self.first(v)]
+        if m.kind is Kind.OP and m.free and self.lasts(m):
+            self.gone.add(v)
+            return m
+        web = self.webs.find(v)
+        if web not in self.slot_of:
+            self.slot_of[web] = Addr(slot=len(self.slots))
+            vector = self.program.classes[v] == "v"
+            self.slots[len(self.slots)] = self.isa.vector_bytes if vector else 8
+        return self.slot_of[web]
+
+    def first(self, v: int) -> int:
+        return self.made_at[v] if v in self.made_at else self.touched[v][0]
+
+    def lasts(self, m: MInst) -> bool:
+        """Can the address `m` reads from (the argument table) keep its register to the end?"""
+        base = m.mem.base if m.mem is not None else IN_MEMORY
+        if base < 0 or base in self.pinned:
+            return True
+        whole = (2 << 2 * len(self.program.code)) - (1 << 2 * self.first(base) + 1)
+        if base in self.home or not self.colouring.lengthen(base, whole):
+            return False
+        self.pinned.add(base)
+        return True
+
+    def enters(self, v: int, loop: int) -> bool:
+        """Is the value made before the loop, so that it can be loaded in front of it?"""
+        return not self.entry[loop] <= self.first(v) <= self.back[loop]
+
+    def load_ahead(self, v: int, loop: int) -> int:
+        """A register for a loop that only reads `v`; returns the line of the loop's entry."""
+        entry, back = self.entry[loop], self.back[loop]
+        reg = self.colouring.fresh(self.program.classes[v], (4 << 2 * back) - (1 << 2 * entry))
+        self.touched[-1:] = [[i for i in self.touched[v] if self.loop_at[i] == loop], []]
+        self.local[reg] = v, loop
+        self.ahead.setdefault(loop, {})[v] = reg
+        return entry
+
+    # -- one line --------------------------------------------------------------------------------
+    def rewrite(self, position: int) -> None:
+        m, loop = self.program.code[position], self.loop_at[position]
+        for v in self.brief.pop(position, ()):
+            self.colouring.drop(v)
+        self.position, self.out = position, []
+        names = self.ahead.get(loop)
+        m = renamed(m, names) if names else m
+        if m.kind is Kind.COPY:
+            if self.entry.get(m.target) == position:
+                for v, reg in self.ahead.get(m.target, {}).items():
+                    self.load(v, reg)
+            self.copy(m)
+        elif m.kind is Kind.BACK:
+            self.put(m)
+            self.after_loop(m.target)
+        elif self.gone.isdisjoint(m.defs):
+            self.op(m, self.colouring.ties[position])
+        self.lines[position] = self.out
+
+    def result(self) -> tuple[list[MInst], list[int | None]]:
+        """The program with spill code, and its ties."""
+        code, ties = [], []
+        for i, (m, tie) in enumerate(zip(self.program.code, self.colouring.ties, strict=True)):
+            for line, its in self.lines.get(i, ((m, tie),)):
+                code.append(line)
+                ties.append(its)
+        return code, ties
+
+    def put(self, m: MInst, tie: int | None = None) -> None:
+        self.out.append((m, tie))
+
+    def noted(self, v: int) -> int:
+        """A new register that lives on this line only."""
+        self.touched[-1:] = [[], []]
+        self.pinned.add(v)
+        self.brief.setdefault(self.position, []).append(v)
+        return v
+
+    def fresh(self, v: int, bits: int) -> int:
+        """A register of the class of `v`: bits 1: while the line reads, 2: while it writes."""
+        return self.noted(self.colouring.fresh(self.program.classes[v], bits << 2 * self.position))
 
     def moves(self, v: int) -> tuple:
         """Register move, load and store of a value's class."""
@@ -180,67 +194,93 @@ class Spiller:
         return (self.isa.mask_moves if class_ == "k"
                 else (self.isa.move, self.isa.load, self.isa.store))
 
-    def fresh(self, v: int) -> int:
-        reg = self.program.fresh(self.program.classes[v])
-        self.stack.brief.add(reg)
+    def load(self, v: int, reg: int) -> int:
+        """Bring a spilled value into a register."""
+        home = self.home[v]
+        if isinstance(home, MInst):
+            self.put(home._replace(defs=(reg,)))
+        else:
+            self.put(MInst(Kind.OP, self.moves(v)[1], (reg,), (), home, op="spill", spill=True))
         return reg
 
     def reload(self, v: int) -> int:
-        """A short-lived register holding a spilled value, loaded here."""
-        reg = self.fresh(v)
-        self.load(v, reg)
-        return reg
-
-    def load(self, v: int, reg: int, loop: int = -1) -> None:
-        """Load a spilled value; `loop` says whose phi the register is, if it is one. What is loaded
-        for one loop can be loaded again: its slot is not written while the loop runs.
-        """
-        home = self.home[v]
-        if isinstance(home, MInst):
-            self.out.append(home._replace(defs=(reg,), target=loop))
-        else:
-            self.out.append(MInst(Kind.OP, self.moves(v)[1], (reg,), (), home, op="spill",
-                                  target=loop, free=reg in self.stack.local, spill=True))
+        """The value in a register of its own while the line reads."""
+        return self.load(v, self.fresh(v, 1))
 
     def keep(self, v: int, reg: int) -> None:
         """Store a register to the slot of a spilled value."""
-        self.out.append(MInst(Kind.OP, self.moves(v)[2], (), (reg,), self.home[v], op="spill",
-                              spill=True))
+        self.put(MInst(Kind.OP, self.moves(v)[2], (), (reg,), self.home[v], op="spill",
+                       spill=True))
 
-    def op(self, m: MInst) -> None:
-        known: dict[int, int] = {}
+    def after_loop(self, loop: int) -> None:
+        """A result is its phi's register: where only one of them is in memory, load or store."""
+        for result, phi, number in self.program.results:
+            if number != loop or (result in self.home) == (phi in self.home):
+                continue
+            if phi in self.home:
+                self.put(MInst(Kind.OP, self.moves(phi)[1], (result,), (), self.home[phi],
+                               op="spill", spill=True))
+            else:
+                self.keep(result, phi)
 
-        def inside(v: int) -> int:
-            if v not in self.home:
-                return v
-            if v not in known:
-                known[v] = self.reload(v)
-            return known[v]
-
+    def op(self, m: MInst, tie: int | None) -> None:
+        if tie == 1 and not isinstance(m.ins, Fma):
+            m, tie = m._replace(srcs=(m.srcs[1], m.srcs[0])), 0
+        dst = m.defs[0] if m.defs else -1
+        if tie == -1 and m.srcs[2 * isinstance(m.ins, Fma)] in self.home:
+            tie = 2 * isinstance(m.ins, Fma)  # the destination is different from all it reads
+        first = m.srcs[tie] if tie is not None and tie >= 0 else -1
+        into, tie = self.target(dst, first, tie)
+        known = {}
+        if first in self.home:
+            known[first] = self.load(first, into)
         mem, srcs = m.mem, m.srcs
-        if mem is not None:
-            mem = mem._replace(base=inside(mem.base), index=inside(mem.index))
-        elif (at := self.direct(m)) >= 0:
-            mem = self.home[m.srcs[at]]
-            srcs = tuple(IN_MEMORY if i == at else v for i, v in enumerate(srcs))
-        srcs = tuple(inside(v) for v in srcs)
-        defs = tuple(self.fresh(v) if v in self.home else v for v in m.defs)
-        target = m.target if defs == m.defs else -1  # what goes to a slot is no phi any more
-        self.out.append(m._replace(defs=defs, srcs=srcs, mem=mem, target=target))
-        for old, new in zip(m.defs, defs, strict=True):
-            if old != new:
-                self.keep(old, new)
+        if mem is None and (at := self.direct(m, tie)) >= 0:
+            home = self.home[srcs[at]]
+            mem = home.mem if isinstance(home, MInst) else home
+            srcs = (*srcs[:at], IN_MEMORY, *srcs[at + 1 :])
+        elif mem is not None:
+            mem = mem._replace(base=self.inside(mem.base, known),
+                               index=self.inside(mem.index, known))
+        srcs = tuple([self.inside(v, known) for v in srcs])
+        defs = (into, *m.defs[1:]) if m.defs else ()
+        self.put(m._replace(defs=defs, srcs=srcs, mem=mem), tie)
+        if dst in self.home:
+            self.keep(dst, into)
+        elif into != dst:
+            self.put(MInst(Kind.COPY, None, (dst,), (into,), op="spill"))
 
-    def direct(self, m: MInst) -> int:
-        """A source the instruction itself can take from its stack slot."""
-        ins = m.ins
-        choices = ((0, 1, 2) if isinstance(ins, Fma)
-                   else (ins.mem,) if ins is not None and ins.mem >= 0 else ())
-        for i in choices:
-            v = m.srcs[i]
-            if (isinstance(self.home.get(v), Addr) and m.srcs.count(v) == 1
-                    and v not in m.defs):
-                return i
+    def inside(self, v: int, known: dict[int, int]) -> int:
+        """The register a source is in on this line."""
+        if v not in self.home:
+            return v
+        if v not in known:
+            known[v] = self.reload(v)
+        return known[v]
+
+    def target(self, dst: int, first: int, tie: int | None) -> tuple[int, int | None]:
+        """The register that receives the result, and the tie as it is then."""
+        writes, both = 2, 3  # see fresh
+        if dst not in self.home:
+            if first not in self.home or self.colouring.lengthen(dst, 1 << 2 * self.position):
+                return dst, tie
+            return self.fresh(dst, both), tie
+        if tie is None:
+            return self.fresh(dst, writes), tie
+        if first >= 0 and first not in self.home:
+            reg = self.colouring.beside(first, writes << 2 * self.position)
+            return (self.noted(reg), tie) if reg >= 0 else (self.fresh(dst, both), -1)
+        return self.fresh(dst, both), tie
+
+    def direct(self, m: MInst, tie: int | None) -> int:
+        """A source the instruction itself can take from memory, -1: none."""
+        for at in ((0, 1, 2) if isinstance(m.ins, Fma) else (m.ins.mem,)):
+            v = m.srcs[at] if at >= 0 else -1
+            home = self.home.get(v)
+            if home is None or at == tie or m.srcs.count(v) > 1:
+                continue
+            if isinstance(home, Addr) or home.ins is x86.MOV_LOAD:
+                return at
         return -1
 
     def copy(self, m: MInst) -> None:
@@ -259,14 +299,14 @@ class Spiller:
                 else:
                     late.append((dst, src))
         self.fill_slots([(dst, src) for dst, src in pairs if dst in homes])
-        self.out.append(m._replace(defs=tuple(d for d, _ in direct),
-                                   srcs=tuple(s for _, s in direct)))
+        self.put(m._replace(defs=tuple(d for d, _ in direct), srcs=tuple(s for _, s in direct)))
         for dst, src in late:
-            self.load(src, dst, m.target)
+            self.load(src, dst)
 
     def fill_slots(self, pending: list[tuple[int, int]]) -> None:
         """Parallel moves into slots; where they form a cycle one slot is read in advance."""
         held: dict[Addr, int] = {}
+        passing: dict[str, int] = {}  # one register per class takes all from slot to slot
         while pending:
             waiting = {self.home.get(src) for _, src in pending} - held.keys()
             ready = [pair for pair in pending if self.home[pair[0]] not in waiting]
@@ -276,6 +316,20 @@ class Spiller:
                 continue
             for dst, src in ready:
                 home = self.home.get(src)
-                reg = held[home] if home in held else src if home is None else self.reload(src)
+                reg = held.get(home, src)
+                if home is not None and home not in held:
+                    class_ = self.program.classes[src]
+                    if class_ not in passing:
+                        passing[class_] = self.fresh(src, 1)
+                    reg = self.load(src, passing[class_])
                 self.keep(dst, reg)
             pending = [pair for pair in pending if pair not in ready]
+
+
+def renamed(m: MInst, names: dict[int, int]) -> MInst:
+    """The instruction reading other registers."""
+    mem = m.mem
+    if mem is not None:
+        mem = mem._replace(base=names.get(mem.base, mem.base),
+                           index=names.get(mem.index, mem.index))
+    return m._replace(srcs=tuple([names.get(v, v) for v in m.srcs]), mem=mem)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 from iced_x86 import Code
 
@@ -72,6 +73,7 @@ class Fma:
     f132: Ins
     f213: Ins
     f231: Ins
+    tie: ClassVar[int] = -1  # none by itself: the allocator chooses one of three
 
 
 @dataclass(frozen=True, slots=True)
