@@ -181,13 +181,13 @@ void address_null(const float *x, const float *b, float *out, size_t n) { EACH(i
 // reject: writes to its input
 void address_const(const float *x, float *out, size_t n) { EACH(i, n) { out[i] = x[i]; ((float *)x)[i] = 0.0f; } }
 __attribute__((noinline)) static float local(float v) { return v * v + 1.0f; }
-// reject: calls a function of its own
+// accept: calls a function of its own
 void call_local(const float *x, float *out, size_t n) { EACH(i, n) out[i] = local(x[i]); }
 // reject: calls through a pointer
 void call_pointer(const float *x, float *out, size_t n, size_t f) { EACH(i, n) out[i] = ((float (*)(float))f)(x[i]); }
-// reject: calls a function that has no trace operation
+// accept: calls a function that has no trace operation
 void call_sine(const float *x, float *out, size_t n) { EACH(i, n) out[i] = sinf(x[i]); }
-// reject: double precision
+// accept: double precision
 void double_sum(const float *x, float *out, size_t n) { EACH(i, n) out[i] = (float)((double)x[i] + 0.1); }
 
 /* ---- these are operators */

@@ -122,8 +122,8 @@ def test_damaged_objects_are_read_or_refused(tmp_path):
     ("declaration", "message"),
     [
         ("scalar_silu", "not a C function declaration"),
-        ("double f(const float *x, size_t n)", "return type 'double'; wanted void, float"),
-        ("void f(const float *x, double s)", "f: argument 'double s'; wanted `const float"),
+        ("short f(const float *x, size_t n)", "return type 'short'; wanted void, float"),
+        ("void f(const float *x, short s)", "f: argument 'short s'; wanted `const float"),
         ("void f(float *x, size_t x)", "two arguments have the same name"),
     ],
 )
@@ -152,7 +152,7 @@ def test_the_error_shows_the_instruction_registers_and_remedy():
     with pytest.raises(LiftError) as caught:
         lift(CATALOG_OBJECT, CATALOG.lookup("argmax").declaration)
     text = str(caught.value)
-    assert text.startswith("scalar_argmax: an integer chosen by a comparison of data\n")
+    assert text.startswith("scalar_argmax: rdx holds an integer that data chose\n")
     assert "change: a result that is a position (argmax, search) is opaque" in text
     assert "registers: rax = " in text
     arrow = next(k for k, line in enumerate(text.splitlines()) if "->" in line)
@@ -180,7 +180,7 @@ def test_damaged_code_is_refused_or_lifted_but_never_crashes():
 
 
 def test_a_call_wants_an_aligned_stack_and_may_overwrite_what_lies_below():
-    state = State(Image(), parse(SILU.declaration), {"n": 3}, Nodes())
+    state = State(Image(), parse(SILU.declaration), {"n": 3}, Nodes(), {})
     state.before_call(tail=True)
     with pytest.raises(Refusal, match="the stack is not aligned to 16 bytes at a call"):
         state.before_call(tail=False)

@@ -161,7 +161,7 @@ def broken(number: int, node: TraceOp):
     [
         (broken(2, TraceOp(Op.NEG, (0, 1))), r"body\[2\] neg: got 2 operands, wanted 1"),
         (broken(2, TraceOp(Op.NEG, (3,))), r"operand 0 is position 3, wanted one below 2"),
-        (broken(2, TraceOp(Op.LT, (0, 1))), r"body\[3\] exp: operand 0 is bool, wanted f32"),
+        (broken(2, TraceOp(Op.LT, (0, 1))), r"body\[3\] exp: operand 0 is bool, wanted float"),
         (broken(1, TraceOp(Op.CONST, imm=1.0)), r"got immediate 1.0, wanted the bits"),
         (broken(0, TraceOp(Op.LOAD, imm=("y", written.I0))), r"body\[0\] load: got immediate"),
         (broken(0, TraceOp(Op.LOAD, imm=("x", written.R0))), r"symbol r0 is neither a dim"),

@@ -16,6 +16,7 @@ from iced_x86 import OpKind
 
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace
+from ..trace.simplify import canonical
 from ..trace.spec import check
 from . import value as v
 from .conditions import Condition
@@ -34,7 +35,7 @@ FIRST, SECOND = (3, 5, 7, 9, 11, 13), (6, 4, 3, 10, 8, 5)
 SPARE = (17, 19, 23, 29, 31, 37)
 ORDINARY = (0, 1, 2, 4, 8, 16)  # immediates that every loop over floats has
 FAR = 300  # the largest size that is sampled
-MOST_LIFTS = 200
+MOST_LIFTS, MOST_CLASSES = 600, 64
 CANDIDATES = 8
 Sizes = tuple[int, ...]
 
@@ -46,11 +47,12 @@ class Acceptance:
     program: Program
     image: Image
     signature: Signature
-    learned: dict = field(default_factory=dict)
+    periods: dict[str, int] = field(default_factory=dict)  # of dimensions with remainders
+    learned: dict = field(default_factory=dict)  # by class of remainders
     done: dict[Sizes, Lifted] = field(default_factory=dict)
     pending: list[Sizes] = field(default_factory=list)
     outcomes: dict[tuple, set[bool]] = field(default_factory=dict)
-    exits: dict[int, set[bool]] = field(default_factory=dict)
+    exits: dict[tuple[int, int], set[bool]] = field(default_factory=dict)
     edges: dict[str, set[int]] = field(default_factory=dict)
     limit: int = 1 << 31
 
@@ -61,13 +63,21 @@ class Acceptance:
     def named(self, sizes: Sizes) -> dict[str, int]:
         return dict(zip(self.dims, sizes, strict=True))
 
+    def period(self, place: int) -> int:
+        return self.periods.get(self.dims[place], 1)
+
+    def rest(self, sizes: Sizes) -> Sizes:
+        """The class of the sizes: their remainders."""
+        return tuple(size % self.period(place) for place, size in enumerate(sizes))
+
     def run(self, sizes: Sizes) -> tuple[Lifted, Nodes]:
         """One symbolic execution; a refusal away from the first sizes says where."""
         nodes = Nodes()
         try:
             lifted = execute(
-                self.program, self.image, self.signature, self.named(sizes), nodes, self.learned
-            )
+                self.program, self.image, self.signature, self.named(sizes), nodes,
+                self.learned.setdefault(self.rest(sizes), {}), self.periods,
+            )  # fmt: skip
         except Refusal as refusal:
             if self.done:
                 places = ", ".join(f"{n} = {s}" for n, s in self.named(sizes).items())
@@ -79,14 +89,18 @@ class Acceptance:
 
     def collect(self, sizes: Sizes, lifted: Lifted) -> None:
         """Take over conditions and exits; add the sizes that they ask for."""
-        for at, outcomes in lifted.conditions.exits.items():
-            self.exits.setdefault(at, set()).update(outcomes)
+        for place, outcomes in lifted.conditions.exits.items():
+            self.exits.setdefault(place, set()).update(outcomes)
         for condition in lifted.conditions.recorded:
-            key = condition.at, condition.poly, condition.relation
+            key = condition.at, condition.poly, condition.relation, self.rest(sizes)
             if key not in self.outcomes:
                 self.outcomes[key] = set()
                 self._sample(condition, sizes)
             self.outcomes[key].add(condition.outcome)
+
+        if lifted.conditions.blocks:  # of a length that only samples can tell: take more
+            for others in (FIRST, SECOND):
+                self.push(tuple(o if s else 0 for s, o in zip(sizes, others, strict=False)))
 
     def push(self, sizes: Sizes) -> None:
         if sizes not in self.done and sizes not in self.pending and min(sizes, default=0) >= 0:
@@ -99,7 +113,7 @@ class Acceptance:
         if all(len(m) <= 1 for m in terms):
             self._sample_linear(condition, sizes)
         elif len(terms) - (v.ONE in terms) == 1:
-            self._sample_product(condition)
+            self._sample_product(condition, sizes)
         else:
             raise Refusal(
                 f"a condition on {self._text(condition)}, which cannot be sampled",
@@ -114,25 +128,30 @@ class Acceptance:
             if not mono:
                 continue
             place = self._place(mono[0])
-            rest = condition.poly.value - coef * sizes[place]
+            period = self.period(place)
+            rest = condition.poly.value - coef * (sizes[place] // period)
             threshold = -rest // coef
-            self._near(condition, threshold)
+            self._near(condition, threshold * period)
             if threshold > 2 or len(terms) - (v.ONE in terms) > 1:
                 for size in (threshold + step for step in (-1, 0, 1, 2, 5)):
+                    size = period * size + sizes[place] % period
                     self.push(_with(sizes, place, size))
             if threshold > 2 and len(terms) - (v.ONE in terms) == 1:
-                self._edge(self.dims[place], threshold)
+                self._edge(self.dims[place], period * threshold + sizes[place] % period)
 
-    def _sample_product(self, condition: Condition) -> None:
+    def _sample_product(self, condition: Condition, sizes: Sizes) -> None:
         """m*n crosses a threshold: sample one dimension while the others are 1."""
         terms = dict(condition.poly.terms)
         constant = terms.pop(v.ONE, 0)
         ((mono, coef),) = terms.items()
         threshold = -constant // coef
-        self._near(condition, threshold)
-        ones = (1,) * len(self.dims)
+        places = range(len(sizes))
+        ones = tuple(1 if self.period(p) == 1 else self.period(p) + sizes[p] for p in places)
+        place = self._place(mono[-1])
+        self._near(condition, threshold * self.period(place))
         for size in (threshold + step for step in (-1, 0, 1, 2)):
-            self.push(_with(ones, self._place(mono[-1]), size))
+            size = self.period(place) * size + sizes[place] % self.period(place)
+            self.push(_with(ones, place, size))
 
     def _near(self, condition: Condition, threshold: int) -> None:
         if FAR < threshold < 1 << 31:
@@ -161,10 +180,10 @@ class Acceptance:
 
     def unexplained(self) -> Iterator[Refusal]:
         """What all samples together did not settle."""
-        for at, outcomes in self.exits.items():
+        for (_, at), outcomes in self.exits.items():
             if True not in outcomes:
                 yield Refusal("this loop exit was never taken", "loops over dimensions", at=at)
-        for (at, poly, _), outcomes in self.outcomes.items():
+        for (at, poly, _, _), outcomes in self.outcomes.items():
             several = len({x for m in poly.terms for x in m}) > 1
             linear = all(len(m) <= 1 for m in poly.terms)
             if several and linear and len(outcomes) == 1:
@@ -172,9 +191,20 @@ class Acceptance:
 
 
 def accept(program: Program, image: Image, signature: Signature) -> tuple[OpTrace, Acceptance]:
-    """The trace of the function, or a Refusal."""
+    """The trace of the function, or a Refusal; sizes are split into finer classes on demand."""
     work = Acceptance(program, image, signature)
+    while True:
+        try:
+            return _accepted(work), work
+        except v.NeedPeriod as need:
+            names = {signature.arguments[x].name: p for x, p in need.periods.items()}
+            work = Acceptance(program, image, signature, work.periods | names)
+
+
+def _accepted(work: Acceptance) -> OpTrace:
+    program, signature = work.program, work.signature
     first, second = base_sizes(program, len(work.dims))
+    first, second = (_of_class_0(work, sizes, k) for k, sizes in enumerate((first, second)))
     lifted, nodes = work.run(first)
     found = list(islice(templates(lifted, signature, work.named(first)), CANDIDATES))
     trace = _matching(work, found, first, lifted, nodes)
@@ -191,7 +221,20 @@ def accept(program: Program, image: Image, signature: Signature) -> tuple[OpTrac
         work.collect(sizes, lifted)
     for refusal in work.unexplained():
         raise refusal
-    return check(replace(upwards(trace), extent_limit=work.limit)), work
+    return check(canonical(replace(upwards(trace), extent_limit=work.limit)))
+
+
+def _of_class_0(work: Acceptance, sizes: Sizes, more: int) -> Sizes:
+    """Multiples of the periods, at least two of them, so that no remainder loop runs."""
+    chosen: list[int] = []
+    for place, size in enumerate(sizes):
+        period = work.period(place)
+        if period > 1:
+            size = period * (max(2, -(-size // period)) + more)
+            while size in chosen or size in sizes[place + 1 :]:
+                size += period
+        chosen.append(size)
+    return tuple(chosen)
 
 
 def _second(work: Acceptance, found: list[OpTrace], trace: OpTrace, sizes: Sizes) -> OpTrace:
@@ -226,9 +269,36 @@ def _push_small(work: Acceptance, state: int) -> None:
     for sizes in product((0, 1), repeat=count):
         work.push(sizes)
     small = tuple(2 + k % 2 for k in range(count))
+    _push_classes(work, small, state)
     for size in (0, 1, 2, state):
         for place in range(count):
             work.push(_with(small, place, size))
+
+
+def _push_classes(work: Acceptance, small: Sizes, state: int) -> None:
+    """Every class of remainders: the first sizes of it; where no other dimension has a remainder,
+    also later ones and one that outruns the state."""
+    places = [p for p in range(len(small)) if work.period(p) > 1]
+    classes = list(product(*(range(work.period(p)) for p in places)))
+    if len(classes) > MOST_CLASSES:
+        raise Refusal(
+            f"code that depends on {len(classes)} classes of remainders of the sizes",
+            f"at most {MOST_CLASSES}",
+            "compile with -fno-unroll-loops, or at -O1",
+        )
+    for rests in classes if places else ():
+        starts = [range(r, r + 4 * work.period(p), work.period(p))
+                  for p, r in zip(places, rests, strict=True)]  # fmt: skip
+        far = [r + -(-max(0, state - r) // work.period(p)) * work.period(p)
+               for p, r in zip(places, rests, strict=True)]  # fmt: skip
+        cases = [*zip(*starts, strict=True), *([far[k] if k == j else s[1]
+                 for k, s in enumerate(starts)] for j in range(len(places)))]  # fmt: skip
+        if sum(map(bool, rests)) > 1:
+            cases = cases[:2]
+        for case in cases:
+            sizes = dict(zip(places, case, strict=True))
+            for base in (small, (1,) * len(small)):
+                work.push(tuple(sizes.get(p, s) for p, s in enumerate(base)))
 
 
 def _with(sizes: Sizes, place: int, size: int) -> Sizes:

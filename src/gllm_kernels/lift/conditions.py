@@ -5,11 +5,13 @@ is decided by the ranges alone, or is recorded as a condition on dimensions, or 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd, prod
 
 from ..trace.ir import Op
 from . import value as v
+from .data import Whole, arithmetic, as_whole, compared
 from .error import Refusal
-from .nodes import Node, Nodes
+from .nodes import WIDTH, Node, Nodes
 from .program import Block
 
 RELATION = {
@@ -17,13 +19,27 @@ RELATION = {
     "b": "l", "ae": "ge", "be": "le", "a": "g", "s": "l", "ns": "ge",
 }  # fmt: skip
 UNSIGNED = ("b", "ae", "be", "a")
+EQUALITY = {("b", 1): "e", ("ae", 1): "ne", ("be", 0): "e", ("a", 0): "ne"}
 # after and/or/xor/test the carry is clear, so "below or equal" is "equal"
 AFTER_LOGIC = {"be": "e", "a": "ne"}
 AFTER_RESULT = ("e", "ne", "s", "ns")
+MOST_PERIOD = 16
+# bit 0 of a constant joined with a truth value
+TRUTH_WITH = {
+    ("and", 1): lambda nodes, x: x, ("xor", 1): lambda nodes, x: nodes.not_(x),
+    ("or", 0): lambda nodes, x: x, ("xor", 0): lambda nodes, x: x,
+}  # fmt: skip
 HOLDS = {
     "e": lambda d: d == 0, "ne": lambda d: d != 0, "l": lambda d: d < 0,
     "ge": lambda d: d >= 0, "le": lambda d: d <= 0, "g": lambda d: d > 0,
 }  # fmt: skip
+
+
+class Chosen:
+    """An integer that depends on data."""
+
+
+CHOSEN = Chosen()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +64,62 @@ class Conditions:
         self.flags: tuple | None = None
         self.at = 0
         self.recorded: dict[Condition, None] = {}
-        self.exits: dict[int, set[bool]] = {}
+        self.exits: dict[tuple[int, int], set[bool]] = {}
         self.opaques: list[tuple[str, int]] = []
         self.limit = 1 << 31
+        self.periods: dict[int, tuple[int, int]] = {}  # dimension -> period, remainder here
+        self.blocks: set[int] = set()  # addresses that memset or memcpy wrote
         self.integer_data = False  # whether a float was ever held in an integer register
+
+    # ---- dimensions that the code takes remainders of
+
+    def periodic(self, name: int, size: int, period: int) -> v.Int:
+        """n = period*q + remainder: in one class of remainders q is the variable, so that masks,
+        quotients and remainders of n are polynomials again."""
+        quotient, rest = divmod(size, period)
+        self.periods[name] = period, rest
+        self.atoms[name] = quotient
+        return v.add(v.scale(v.atom(name, quotient), period), rest)
+
+    def residue(self, a: v.Int, modulus: int) -> int | None:
+        """a modulo `modulus` where it is the same for all sizes of this class; None where it
+        depends on more; a NeedPeriod where finer classes would tell."""
+        if a.__class__ is int:
+            return a % modulus
+        finer: dict[int, int] = {}
+        for mono, coef in a.terms.items():
+            if not mono or coef % modulus == 0:
+                continue
+            period = modulus // gcd(coef, modulus) * self.periods.get(mono[0], (1, 0))[0]
+            if len(mono) > 1 or mono[0] >= v.POINTER or period > MOST_PERIOD:
+                return None
+            finer[mono[0]] = period
+        if finer:
+            raise v.NeedPeriod(finer)
+        return a.terms.get(v.ONE, 0) % modulus
+
+    def outside(self, a: v.Int) -> v.Int:
+        """A polynomial of q in terms of n: n/period where the remainder is 0, else a number."""
+        if a.__class__ is int or not self.periods:
+            return a
+        terms: dict[v.Mono, int] = {}
+        for mono, coef in a.terms.items():
+            kept = []
+            for x in mono:
+                period, rest = self.periods.get(x, (1, 0))
+                if rest:
+                    coef *= self.atoms[x]
+                    continue
+                if coef % period:
+                    raise Refusal(
+                        f"an index or value that is a fraction of {self.names[x].name}",
+                        "sums and products of dimensions",
+                        "make the fraction a dimension of its own, as in d for n/2",
+                    )
+                coef //= period
+                kept.append(x)
+            terms[tuple(kept)] = terms.get(tuple(kept), 0) + coef
+        return v.make({m: c for m, c in terms.items() if c}, a.value)
 
     # ---- integers that are not polynomials
 
@@ -77,7 +145,10 @@ class Conditions:
     def _name(self, number: int) -> str:
         if number >= v.OPAQUE:
             return f"({self.opaques[number - v.OPAQUE][0]})"
-        return f"i{v.loop_of(number)}" if number >= v.COUNTER else self.names[number].name
+        if number >= v.COUNTER:
+            return f"i{v.loop_of(number)}"
+        period = self.periods.get(number, (1, 0))[0]
+        return self.names[number].name + (f"/{period}" if period > 1 else "")
 
     def bitwise(self, name: str, a: v.Int, b: v.Int, width: int) -> v.Int:
         """and, or, xor: exact on constants, without a formula on sizes."""
@@ -88,10 +159,28 @@ class Conditions:
             ("and", -1), ("or", 0), ("xor", 0),
         ):  # fmt: skip
             return a
+        if a.__class__ is not int and b.__class__ is int:
+            known = self._low_bits(name, a, v.signed(b, width), width)
+            if known is not None:
+                return known
         value = v.signed({"and": x & y, "or": x | y, "xor": x ^ y}[name], width)
         if a.__class__ is int:
             return value
         return self.opaque(f"{self.text(a)} {name} {self.text(b)}", value)
+
+    def _low_bits(self, name: str, a: v.Int, mask: int, width: int) -> v.Int | None:
+        """and, or, xor with a constant that changes or keeps the lowest bits only."""
+        if name == "xor" and mask == -1:
+            return v.sub(-1, a)
+        span = -mask if name == "and" and mask < 0 else abs(mask) + 1
+        modulus = 1 << (span - 1).bit_length()
+        rest = self.residue(a, modulus) if modulus <= 1 << width else None
+        if rest is None or (name != "and" and mask < 0):
+            return None
+        if name == "and":
+            low = rest & mask
+            return v.add(a, low - rest) if mask < 0 and modulus == -mask else low if mask > 0 else None
+        return v.add(a, (rest | mask if name == "or" else rest ^ mask) - rest)
 
     def shifted(self, name: str, a: v.Int, count: int, width: int) -> v.Int:
         """Shifts: left is a product, right is a quotient where it is exact."""
@@ -104,18 +193,29 @@ class Conditions:
             return moved
         low = v.lower_bound(a)
         proved = v.fits(a, width) and (not unsigned or (low is not None and low >= 0))
-        exact = v.divided(a, 1 << count) if proved else None
-        if exact is not None:
+        if proved and low is not None and low >= 0 and count == width - 1:
             self._limit(a, width)
-            return exact
+            return 0  # the sign
+        rest = self.residue(a, 1 << count) if proved else None
+        if rest is not None:
+            self._limit(a, width)
+            return v.divided(v.sub(a, rest), 1 << count)
         return self.opaque(f"{self.text(a)} >> {count}", moved)
 
-    def sign_extended(self, a: v.Int) -> v.Int:
+    def extended(self, a: object, own: int, width: int, signed: bool) -> object:
+        """movzx and movsx from `own` to `width` bits; a truth value is 0 or 1 in any width."""
+        if a.__class__ is Whole:
+            return a.extended(own, width, signed)
+        if a.__class__ is Node:
+            return a
         if a.__class__ is int:
-            return v.signed(a, 32)
-        if not v.fits(a, 32):
-            return self._wrapping(a, 32, v.signed(a.value, 32))
-        self._limit(a, 32)
+            return v.signed(a, own) if signed else a & ((1 << own) - 1)
+        if own == 32 and not signed:
+            return self.zero_extended(a)
+        if not v.fits(a, own):
+            value = v.signed(a.value, own) if signed else a.value & ((1 << own) - 1)
+            return self._wrapping(a, own, value)
+        self._limit(a, own)
         return a
 
     def zero_extended(self, a: v.Poly) -> v.Int:
@@ -137,7 +237,17 @@ class Conditions:
 
     def _limit(self, a: v.Int, width: int) -> None:
         if width == 32 and a.__class__ is v.Poly:
-            self.limit = min(self.limit, v.extent_limit(a))
+            self.limit = min(self.limit, v.extent_limit(self._unscaled(a)))
+
+    def _unscaled(self, a: v.Poly) -> v.Poly:
+        """Coefficients of q as ones of n = period*q, rounded up."""
+        if not self.periods:
+            return a
+        terms = {}
+        for mono, coef in a.terms.items():
+            scale = prod(self.periods.get(x, (1, 0))[0] for x in mono)
+            terms[mono] = -(-abs(coef) // scale)
+        return v.Poly(terms, a.value)
 
     # ---- uses of counters
 
@@ -158,16 +268,65 @@ class Conditions:
             total[rest] = total.get(rest, 0) + coef
         return v.make({m: c for m, c in total.items() if c}, a.value)
 
-    def converted(self, a: v.Int, width: int) -> Node:
-        """(float) of a size or a counter."""
+    def truth(self, name: str, a: object, b: object) -> Node:
+        """and, or, xor of truth values, or of the bits of a float with a constant."""
+        for x, y in ((a, b), (b, a)):
+            if x.__class__ is Node and y.__class__ is int:
+                if x.kind == "bool" and (name, y & 1) in TRUTH_WITH:
+                    return TRUTH_WITH[name, y & 1](self.nodes, x)
+                meaning = {"xor": self.nodes.flip_bits, "and": self.nodes.mask_bits}.get(name)
+                found = meaning and meaning(x, self.nodes.const64(y))
+                if found and x.kind != "bool":
+                    return found
+        both = a.__class__ is Node and b.__class__ is Node and a.kind == b.kind == "bool"
+        if not both or name == "xor":
+            raise Refusal(
+                f"bitwise {name} on data",
+                "sign changes, magnitudes, and conditions joined by && and ||",
+                "write the value as arithmetic on floats",
+            )
+        return self.nodes.make(Op.AND if name == "and" else Op.OR, (a, b))
+
+    def shifted_data(self, name: str, a: object, count: int, width: int) -> object:
+        """Left: a product, or the float whose upper half an element is (bfloat16)."""
+        raw = a.raw if a.__class__ is Whole else None
+        if name in ("shl", "sal") and count == 16 and raw is not None and a.high < 1 << 16:
+            if a.low == 0 and width == 32:
+                return self.nodes.make(Op.BFLOAT, (raw,))
+        if name not in ("shl", "sal"):
+            raise Refusal(
+                "integer data are shifted to the right", "sums and products of integer data"
+            )
+        return arithmetic(self.nodes, "mul", a, 1 << count, width)
+
+    def chosen(self, condition: Node, then: object, other: object) -> object:
+        """cmov on data: a float held in an integer register, or an integer without a formula."""
+        if then is other:
+            return then
+        both = then.__class__ is Node and other.__class__ is Node and then.kind in WIDTH
+        same = both and then.kind == other.kind
+        return self.nodes.select(condition, then, other) if same else CHOSEN
+
+    def converted(self, a: object, width: int, kind: str = "f32") -> Node:
+        """(float) of a size, a counter or integer data."""
+        index = Op.INDEX if kind == "f32" else Op.INDEX64
         if a.__class__ is int:
-            return self.nodes.index(v.signed(a, width))
+            return self.nodes.make(index, (), v.signed(a, width))
+        if a.__class__ in (Whole, Node):
+            if a.__class__ is Node and a.kind != "bool":
+                raise v.NotAnInteger
+            return self._converted_data(as_whole(self.nodes, a).extended(width, 64, True), kind)
         if not v.fits(a, width) or (width == 32 and max(map(len, a.terms)) > 1):
             raise Refusal(f"{self.text(a)} is converted to float and can wrap around")
         if v.has_pointer(a):
             raise Refusal("an address is converted to float")
         self._limit(a, width)
-        return self.nodes.index(self.stripped(a, "a conversion to float"))
+        return self.nodes.make(index, (), self.outside(self.stripped(a, "a conversion to float")))
+
+    def _converted_data(self, a: Whole, kind: str) -> Node:
+        if kind == "f32":
+            return a.node
+        return self.nodes.make(Op.WIDEN, (a.node if a.raw is None else a.raw,))
 
     # ---- conditions
 
@@ -188,6 +347,8 @@ class Conditions:
         kind, a, b, width = self.flags
         if kind == "float":
             return self._float_condition(cc, a, b)
+        if kind == "data":
+            return self._data_condition(cc, a, b)
         if kind == "compare":
             return self._compare(cc, a, b, width, at, block, leaves_if)
         if kind == "logic" and cc in ("b", "ae"):
@@ -203,6 +364,8 @@ class Conditions:
     ) -> bool:
         self._exact(a, width, at)
         self._exact(b, width, at)
+        if b.__class__ is int and (cc, b) in EQUALITY:  # unsigned a < 1 is a == 0
+            return self._decide(EQUALITY[cc, b], a, at, block, leaves_if)
         if cc in UNSIGNED:
             a, b = self._unsigned(a, width, at), self._unsigned(b, width, at)
         return self._decide(RELATION.get(cc), v.sub(a, b), at, block, leaves_if)
@@ -281,7 +444,7 @@ class Conditions:
                 at=at,
             )
         left = outcome == leaves_if
-        self.exits.setdefault(at, set()).add(left)
+        self.exits.setdefault((frame.loop, at), set()).add(left)
         if left:
             frame.exit = d
         if frame.round == 0:
@@ -291,6 +454,14 @@ class Conditions:
                 self.record(Condition(at, first, relation, outcome))
 
     # ---- conditions on data
+
+    def _data_condition(self, cc: str, a: object, b: object) -> Node:
+        if cc not in RELATION:
+            raise Refusal(f"condition {cc!r} on integer data")
+        relation = RELATION[cc]
+        if a.__class__ is Node and a.kind == "bool" and b == 0 and relation in ("e", "ne"):
+            return a if relation == "ne" else self.nodes.not_(a)
+        return compared(self.nodes, relation, cc in UNSIGNED, a, b)
 
     def _float_condition(self, cc: str, a: Node, b: Node) -> Node:
         """comiss a, b sets CF for a < b, ZF for a == b, and all of CF, ZF, PF when unordered."""

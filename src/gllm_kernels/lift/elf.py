@@ -23,6 +23,7 @@ from elftools.elf.relocation import RelocationSection
 from ..errors import LiftError
 from ..scalar.loader import UNREADABLE
 from ..trace.interp import libm
+from .calls import MATHS
 
 BASE = 0x1000  # where the sections of a relocatable object are laid out
 EXTERNAL = 0x4000_0000  # within reach of a 32-bit displacement from BASE
@@ -254,5 +255,6 @@ def _maps() -> Iterator[tuple[int, int, bool]]:
 @cache
 def _maths() -> tuple[tuple[int, str], ...]:
     """Addresses of the maths functions; dlsym knows them where dladdr has no name (IFUNC)."""
-    names = ["expf", "logf", "tanhf", "sqrtf", "fmaxf", "fminf", "fabsf", "fmaf"]
-    return tuple((ctypes.cast(libm()[n], ctypes.c_void_p).value or 0, n) for n in names)
+    names = [*MATHS, "memset", "memcpy", "memmove"]
+    known = [n for n in names if hasattr(libm(), n)]
+    return tuple((ctypes.cast(libm()[n], ctypes.c_void_p).value or 0, n) for n in known)

@@ -14,19 +14,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from ..trace.ir import REALS
 from . import value as v
-from .conditions import Conditions
+from .conditions import CHOSEN, Conditions
 from .elf import Image
 from .error import Refusal
 from .loops import Loops, Step, same
-from .nodes import Node, Nodes
+from .nodes import WIDTH, Node, Nodes
 from .operands import CALLEE_SAVED, NAMES, RSP
-from .program import EXIT, Block, Program
+from .program import EXIT, MOST_LOOPS, Block, Program, decode
 from .signature import Signature
-from .state import CHOSEN, RETURN, STACK, Stored
+from .state import RETURN, STACK, Stored
+from .x86 import compile_program
 
 # Instructions of one run: a start, and some for each point of the index space, up to a limit.
 START_STEPS, POINT_STEPS, MAX_STEPS = 3_000, 300, 60_000
+MAX_CALLS = 8
 MAX_RUNS = 8  # until the counters settle: two are usual
 
 
@@ -73,6 +76,7 @@ class Machine(Loops):
             refusal = Refusal(
                 "integer arithmetic on data, or on a value that is not known",
                 "floats stay in xmm registers; integers are dimensions, counters and addresses",
+                "an address or a position that depends on data is opaque, not a trace",
             )
         except Refusal as caught:
             refusal = caught
@@ -80,6 +84,27 @@ class Machine(Loops):
             refusal.at = block.instructions[done].ip
         refusal.registers = refusal.registers or self.registers()
         raise refusal
+
+    def inline(self, address: int, at: int) -> None:
+        """Run a function of the same object in place; each call site has its loops to itself."""
+        path = (*self.path, at)
+        if len(path) > MAX_CALLS:
+            raise Refusal(f"more than {MAX_CALLS} calls inside each other", "no recursion")
+        callee = self.root.inlined.get(path)
+        if callee is None:
+            base = MOST_LOOPS * (1 + len(self.root.inlined))
+            callee = compile_program(decode(self.image, address, base), self.image)
+            self.root.inlined[path] = callee
+        outer = self.program, self.frames, self.path
+        top = self.r[RSP] = v.sub(self.r[RSP], 8)
+        self.stack[top] = (8, callee)
+        self.program, self.frames, self.path = callee, [], path
+        self.run(address)
+        self.program, self.frames, self.path = outer
+        if self.r[RSP] != top or self.stack.get(top) != (8, callee):
+            raise Refusal("a call does not come back with the stack as it was")
+        del self.stack[top]
+        self.r[RSP], self.flags = v.add(top, 8), None
 
     def check_return(self) -> None:
         """The stack pointer and the callee-saved registers are the caller's again."""
@@ -120,8 +145,11 @@ class Machine(Loops):
         def pick(a: object, b: object, otherwise: object) -> object:
             if a is b or same(a, b):
                 return a
-            both = isinstance(a, Node) and isinstance(b, Node)
-            return self.nodes.select(condition, a, b) if both else otherwise
+            if not (isinstance(a, Node) and isinstance(b, Node)):
+                return otherwise
+            a, b = self.nodes.alike(a, b)
+            fits = a.kind == b.kind and a.kind in WIDTH
+            return self.nodes.select(condition, a, b) if fits else otherwise
 
         r, x, stack, memory = then
         self.r = [pick(a, b, CHOSEN) for a, b in zip(r, self.r, strict=True)]
@@ -143,17 +171,29 @@ class Machine(Loops):
         self.flags = None
 
 
+def returned(machine: Machine, signature: Signature) -> Node | None:
+    """What is in xmm0, where the function returns a float or a double."""
+    if signature.result not in REALS:
+        return None
+    if machine.x[0] is None:
+        raise Refusal(
+            "the function returns no float in xmm0", f"a result of type {signature.result}",
+            "check the return type in the declaration",
+        )  # fmt: skip
+    return machine.float(0, REALS[signature.result])
+
+
 def step_limit(sizes: dict[str, int]) -> int:
     return min(MAX_STEPS, START_STEPS + POINT_STEPS * prod(s + 1 for s in sizes.values()))
 
 
 def execute(
     program: Program, image: Image, signature: Signature, sizes: dict[str, int], nodes: Nodes,
-    learned: dict[tuple[int, int], Step | None],
+    learned: dict[tuple[int, int], Step | None], periods: dict[str, int],
 ) -> Lifted:  # fmt: skip
     """One symbolic execution; repeated while it still learns how the counters step."""
     for _ in range(MAX_RUNS):
-        machine = Machine(program, image, signature, sizes, nodes, learned)
+        machine = Machine(program, image, signature, sizes, nodes, learned, periods)
         machine.limit_steps = step_limit(sizes)
         try:
             machine.run(program.entry)
@@ -162,9 +202,7 @@ def execute(
                 raise
         if not machine.relearned:
             machine.check_return()
-            result = machine.x[0] if signature.result == "float" else None
-            if signature.result == "float" and result is None:
-                raise Refusal("the function returns no float in xmm0")
+            result = returned(machine, signature)
             slots = sum(1 for at in machine.stack if at < STACK)
             return Lifted(machine.memory, result, machine, slots, machine.steps)
     raise Refusal("the loop counters do not settle", "counters that step evenly")

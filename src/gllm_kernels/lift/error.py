@@ -18,6 +18,11 @@ from dataclasses import dataclass
 from ..errors import LiftError
 
 BEFORE, AFTER = 3, 3
+SCALAR = (
+    "scalar code",
+    "compile with -fno-tree-vectorize -fno-tree-slp-vectorize (gcc), -fno-vectorize "
+    "-fno-slp-vectorize (clang), -C no-vectorize-loops -C no-vectorize-slp (rustc)",
+)
 
 
 @dataclass

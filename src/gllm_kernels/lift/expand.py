@@ -8,9 +8,10 @@ Indices stay polynomials of the dimensions, so equal nodes are equal formulas, n
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 
 from ..trace.affine import Affine
-from ..trace.ir import REDUCERS, Op, OpTrace, TraceOp
+from ..trace.ir import INDICES, REDUCERS, Op, OpTrace, TraceOp
 from ..trace.spec import free_symbols
 from . import value as v
 from .engine import Lifted
@@ -27,9 +28,10 @@ class Expander:
     """Builds the nodes of a trace at fixed sizes."""
 
     def __init__(
-        self, trace: OpTrace, signature: Signature, sizes: dict[str, int], nodes: Nodes
-    ) -> None:
-        self.trace, self.sizes, self.nodes = trace, sizes, nodes
+        self, trace: OpTrace, signature: Signature, sizes: dict[str, int], nodes: Nodes,
+        numbers: frozenset[str],
+    ) -> None:  # fmt: skip
+        self.trace, self.sizes, self.nodes, self.numbers = trace, sizes, nodes, numbers
         self.atoms = {
             a.name: n + (v.POINTER if a.kind == "pointer" else 0)
             for n, a in enumerate(signature.arguments)
@@ -76,7 +78,8 @@ class Expander:
         return v.make({m: c for m, c in terms.items() if c}, total)
 
     def _row(self, coef: int, mono: tuple[str, ...]) -> Row:
-        dims = [s for s in mono if s in self.sizes]
+        dims = [s for s in mono if s in self.sizes and s not in self.numbers]
+        coef *= prod(self.sizes[s] for s in mono if s in self.numbers)
         size = 1
         for name in dims:
             size *= self.sizes[name]
@@ -93,8 +96,8 @@ class Expander:
     def compute(self, node: TraceOp, env: Binding) -> Node:
         if node.op is Op.LOAD:
             return self.nodes.load(self.atoms[node.imm[0]], self.index(node.imm[1], env))
-        if node.op is Op.INDEX:
-            return self.nodes.index(self.index(node.imm, env))
+        if node.op in INDICES:
+            return self.nodes.make(node.op, (), self.index(node.imm, env))
         if node.op is Op.REDUCE:
             return self.reduce(node, env)
         args = tuple(self.value(a, env) for a in node.args)
@@ -121,8 +124,14 @@ class Expander:
 def compare(
     trace: OpTrace, signature: Signature, sizes: dict[str, int], nodes: Nodes, lifted: Lifted
 ) -> None:
-    """Refuse where the trace, expanded at `sizes`, is not what the run did."""
-    expander = Expander(trace, signature, sizes, nodes)
+    """Refuse where the trace, expanded at `sizes`, is not what the run did.
+
+    Indices are compared as polynomials, but for dimensions that the code takes remainders of:
+    where the remainder is not 0 they are numbers, and several sizes of the class are compared.
+    """
+    numbers = {lifted.conditions.names[x].name
+               for x, (_, rest) in lifted.conditions.periods.items() if rest}  # fmt: skip
+    expander = Expander(trace, signature, sizes, nodes, frozenset(numbers))
     where = "at " + ", ".join(f"{n} = {s}" for n, s in sizes.items())
     expected = expander.stores()
     got = {(p, v.value_of(i)): (p, i, node) for p, i, node in lifted.memory.values()}
@@ -132,10 +141,12 @@ def compare(
             f"writes {len(expected)}" + (", others" if len(got) == len(expected) else "")
         )
     names = [a.name for a in signature.arguments]
+    blocks = {(lifted.memory[a][0], v.value_of(lifted.memory[a][1]))
+              for a in lifted.conditions.blocks if a in lifted.memory}  # fmt: skip
     for key, (pointer, index, node) in got.items():
         wanted = expected[key]
         name = f"{names[pointer - v.POINTER]}[{key[1]}]"
-        if wanted[1] != index:
+        if wanted[1] != index and key not in blocks:
             raise Refusal(f"{where}: {name} lies at another polynomial of the sizes")
         if nodes.unordered(wanted[2]) is not nodes.unordered(node):
             raise Refusal(f"{where}: {name} is computed by another formula than at other sizes")

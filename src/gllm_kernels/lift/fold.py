@@ -17,8 +17,8 @@ from itertools import combinations, pairwise, product
 from math import prod
 
 from ..trace.affine import Affine
-from ..trace.ir import BodyBuilder, Op, OpTrace, Param, Store
-from ..trace.simplify import prune
+from ..trace.ir import INDICES, REALS, BodyBuilder, Op, OpTrace, Param, Store
+from ..trace.simplify import prune, renamed
 from . import value as v
 from .engine import Lifted
 from .error import Refusal
@@ -61,7 +61,7 @@ def templates(lifted: Lifted, signature: Signature, sizes: dict[str, int]) -> It
     outputs: dict[int, list[tuple[v.Int, Node]]] = {}
     for pointer, index, node in lifted.memory.values():
         outputs.setdefault(pointer, []).append((index, node))
-    if signature.result not in ("void", "float"):
+    if signature.result != "void" and signature.result not in REALS:
         raise Refusal(
             f"the function returns {signature.result}: a position is not an element of a trace",
             change="register it as opaque",
@@ -168,7 +168,7 @@ class _Builder:
             stores.append(Store("return", Affine(), value, ()))
         params = tuple(_param(a, self.body, stores) for a in signature.arguments)
         trace = OpTrace(signature.name, params, tuple(self.body.body), tuple(stores))
-        return renumbered(prune(trace))
+        return prune(trace)
 
     def stores(self, name: str, axes: tuple[Axis, ...], grid: Grid) -> Iterator[Store]:
         """One store per stream."""
@@ -278,7 +278,7 @@ class _Builder:
             first = nodes[0]
             if any(n.op is not first.op for n in nodes):
                 raise NoFit("operations differ")
-            if first.op in (Op.LOAD, Op.INDEX):
+            if first.op is Op.LOAD or first.op in INDICES:
                 return self.raw.add(first.op, imm=linear_immediate(nodes, binder))
             if not first.args or any(n.imm != first.imm for n in nodes):
                 raise NoFit(f"{first.op} differs")
@@ -322,8 +322,8 @@ class _Generaliser:
                 raise NoFit("elements load from different arrays")
             name = self.builder.names[first.imm[0] - v.POINTER]
             return raw.add(Op.LOAD, imm=(name, self.index([n.imm[1] for n in nodes])))
-        if first.op is Op.INDEX:
-            return raw.add(Op.INDEX, imm=self.index([n.imm for n in nodes]))
+        if first.op in INDICES:
+            return raw.add(first.op, imm=self.index([n.imm for n in nodes]))
         if any(n.imm != first.imm or len(n.args) != len(first.args) for n in nodes):
             raise NoFit("constants differ between elements")
         columns = zip(*(n.args for n in nodes), strict=True)
@@ -353,7 +353,7 @@ def linear_immediate(nodes: list, binder: str) -> object:
 def depends(raw: BodyBuilder, position: int, binder: str) -> bool:
     """Whether a raw value mentions `binder`."""
     node = raw.body[position]
-    index = node.imm[1] if node.op is Op.LOAD else node.imm if node.op is Op.INDEX else Affine()
+    index = node.imm[1] if node.op is Op.LOAD else node.imm if node.op in INDICES else Affine()
     return binder in index.symbols or any(depends(raw, a, binder) for a in node.args)
 
 
@@ -365,14 +365,6 @@ def _param(argument, body: BodyBuilder, stores: list[Store]) -> Param:
     written = any(s.param == argument.name for s in stores)
     role = {(True, True): "inout", (False, True): "out"}.get((loaded, written), "in")
     return Param(argument.name, role, argument.ctype)
-
-
-def renumbered(trace: OpTrace) -> OpTrace:
-    """Binders of reduces named r0, r1, ... in the order of the body."""
-    order = [n.imm[1] for n in trace.body if n.op is Op.REDUCE]
-    env = {old: Affine.sym(f"r{k}") for k, old in enumerate(order)}
-    body = tuple(replace(n, imm=_renamed(n.op, n.imm, env)) for n in trace.body)
-    return replace(trace, body=body)
 
 
 def upwards(trace: OpTrace) -> OpTrace:
@@ -387,7 +379,7 @@ def upwards(trace: OpTrace) -> OpTrace:
     if not falling or not agree or not all(_falls(s, falling) for s in trace.stores):
         return trace
     env = {b: e - 1 - Affine.sym(b) for b, e in falling.items()}
-    body = tuple(replace(n, imm=_moved(n.op, n.imm, env)) for n in trace.body)
+    body = tuple(replace(n, imm=renamed(n, env)) for n in trace.body)
     stores = tuple(replace(s, index=s.index.substitute(env)) for s in trace.stores)
     return replace(trace, body=body, stores=stores)
 
@@ -396,15 +388,3 @@ def _falls(store: Store, falling: dict[str, Affine]) -> bool:
     """Whether the store falls along every falling binder that it has."""
     binders = [b for b, _ in store.domain if b in falling]
     return all(c < 0 for b in binders for c, _ in store.index.coefficient(b).terms)
-
-
-def _moved(op: Op, imm: object, env: dict[str, Affine]) -> object:
-    if op is Op.LOAD:
-        return imm[0], imm[1].substitute(env)
-    return imm.substitute(env) if op is Op.INDEX else imm
-
-
-def _renamed(op: Op, imm: object, env: dict[str, Affine]) -> object:
-    if op is Op.REDUCE:
-        return imm[0], str(env[imm[1]]), imm[2]
-    return _moved(op, imm, env)

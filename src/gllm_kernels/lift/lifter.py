@@ -181,7 +181,10 @@ def _one_execution(subject: Subject, work: Acceptance) -> float:
     start = perf_counter()
     program = compiled(subject)
     sizes, _ = base_sizes(program, len(work.dims))
-    execute(program, subject.image, subject.signature, work.named(sizes), Nodes(), work.learned)
+    execute(
+        program, subject.image, subject.signature, work.named(sizes), Nodes(),
+        work.learned.get(work.rest(sizes), {}), work.periods,
+    )  # fmt: skip
     return perf_counter() - start
 
 

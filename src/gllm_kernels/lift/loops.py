@@ -42,10 +42,11 @@ class Loops(State):
 
     def __init__(
         self, program: Program, image: Image, signature: Signature, sizes: dict[str, int],
-        nodes: Nodes, learned: dict[tuple[int, int], Step | None],
+        nodes: Nodes, learned: dict[tuple[int, int], Step | None], periods: dict[str, int],
     ) -> None:  # fmt: skip
-        super().__init__(image, signature, sizes, nodes)
-        self.program, self.learned = program, learned
+        super().__init__(image, signature, sizes, nodes, periods)
+        self.program, self.root, self.path = program, program, ()
+        self.learned = learned
         self.frames: list[Frame] = []
         self.relearned = False
         self.depth = 0  # branches on data that are being followed
@@ -81,7 +82,7 @@ class Loops(State):
             self.stack[location] = (self.stack[location][0], value)
 
     def _begin(self, loop: int) -> None:
-        frame = Frame(loop, self.program.loops[loop], self._locations())
+        frame = Frame(loop, self.program.loops[loop - self.program.base], self._locations())
         self.frames.append(frame)
         for (at, location), step in self.learned.items():
             entry = frame.entry.get(location, MISSING)
@@ -186,6 +187,8 @@ class Loops(State):
         rest = v.sub(frame.exit, v.Poly({mono: coef}, coef * self.size(factors) * frame.round))
         wanted = v.sub(frame.exit.value, rest)
         final = v.divided_by(wanted, coef, factors, self.size(factors))
+        if final is None and not factors:
+            self.residue(wanted, abs(coef))  # classes of sizes in which the loop has a length
         return final if final is not None and v.value_of(final) == frame.round else None
 
     def _substitute(self, poly: v.Int, frame: Frame, final: v.Int | None) -> v.Int | None:

@@ -17,10 +17,14 @@ GENERAL: dict[int, tuple[int, int]] = {}  # register -> (number, width)
 for _k, _name in enumerate(_LEGACY):
     GENERAL[getattr(Register, "R" + _name)] = (_k, 64)
     GENERAL[getattr(Register, "E" + _name)] = (_k, 32)
+    GENERAL[getattr(Register, _name)] = (_k, 16)
+    GENERAL[getattr(Register, (_name[0] if _k < 4 else _name) + "L")] = (_k, 8)
 for _k in range(8, 16):
     GENERAL[getattr(Register, f"R{_k}")] = (_k, 64)
-    GENERAL[getattr(Register, f"R{_k}D")] = (_k, 32)
+    for _suffix, _width in (("D", 32), ("W", 16), ("L", 8)):
+        GENERAL[getattr(Register, f"R{_k}{_suffix}")] = (_k, _width)
 VECTOR = {getattr(Register, f"XMM{k}"): k for k in range(16)}
+WIDE = {getattr(Register, f"{p}MM{k}") for p in "YZ" for k in range(16)}
 NAMES = [f"r{n.lower()}" for n in _LEGACY] + [f"r{k}" for k in range(8, 16)]
 RAX, RDX, RSP, RBP = 0, 2, 4, 5
 CALLER_SAVED = (0, 1, 2, 6, 7, 8, 9, 10, 11)
@@ -37,7 +41,7 @@ def width_of(i: Instruction, k: int = 0) -> int:
         return general(i.op_register(k))[1]
     if i.op_kind(k) == OpKind.MEMORY:
         size = 8 * MemorySizeExt.size(i.memory_size)
-        if size in (32, 64):
+        if size in (8, 16, 32, 64):
             return size
     raise UnknownOperand
 
@@ -74,19 +78,29 @@ def _reader64(register: int) -> Callable[[Machine], v.Int] | None:
     return lambda m: m.read64(number)
 
 
-def integer(i: Instruction, k: int, width: int) -> Callable[[Machine], v.Int]:
-    """Operand k as an integer: any representative modulo 2^width."""
+def integer(
+    i: Instruction, k: int, width: int, data: bool = False
+) -> Callable[[Machine], object]:
+    """Operand k as an integer: any representative modulo 2^width; also data where `data`."""
     kind = i.op_kind(k)
     if kind == OpKind.REGISTER:
         number, own = general(i.op_register(k))
-        if own == 64 and width == 64:
+        if own == 64 and width == 64 and not data:
             return lambda m: m.read64(number)
-        return lambda m: m.read32(number)
+        return lambda m: m.read(number, width, data)
     if kind == OpKind.MEMORY:
         address, size = address_of(i), width // 8
-        return lambda m: m.as_integer(m.load(address(m), size), width)
+        return lambda m: m.as_integer(m.load(address(m), size), width, data)
     constant = v.signed(i.immediate(k), width)
     return lambda m: constant
+
+
+def raw(i: Instruction, k: int, width: int) -> Callable[[Machine], object]:
+    """Operand k as it lies there."""
+    if i.op_kind(k) == OpKind.REGISTER:
+        number = general(i.op_register(k))[0]
+        return lambda m: m.movable(number)
+    return integer(i, k, width, data=True)
 
 
 def writer(i: Instruction, width: int) -> Callable[[Machine, object], None]:
@@ -94,27 +108,34 @@ def writer(i: Instruction, width: int) -> Callable[[Machine, object], None]:
     if i.op_kind(0) == OpKind.MEMORY:
         address, size = address_of(i), width // 8
         return lambda m, value: m.store(address(m), size, value)
-    number = general(i.op_register(0))[0]
+    return register_writer(width, general(i.op_register(0))[0])
+
+
+def register_writer(width: int, number: int) -> Callable[[Machine, object], None]:
     if width == 64:
         return lambda m, value: m.write64(number, value)
-    return lambda m, value: m.write32(number, value)
+    if width == 32:
+        return lambda m, value: m.write32(number, value)
+    return lambda m, value: m.write_low(number, width, value)
 
 
-def vector(i: Instruction, k: int) -> Callable[[Machine], object]:
-    """The low lane of operand k."""
+def vector(i: Instruction, k: int, kind: str = "f32") -> Callable[[Machine], object]:
+    """The lowest lane of operand k as a float (f32) or a double (f64)."""
     if i.op_kind(k) == OpKind.REGISTER:
         number = xmm(i, k)
-        return lambda m: m.float(number)
-    address = address_of(i)
-    return lambda m: m.as_float(m.load(address(m), 4))
+        return lambda m: m.float(number, kind)
+    address, size = address_of(i), 4 if kind == "f32" else 8
+    return lambda m: m.as_float(m.load(address(m), size), kind)
 
 
 def lane(i: Instruction, k: int) -> Callable[[Machine], object]:
-    """`vector` for bitwise operations, which may read the mask of a comparison."""
-    if i.op_kind(k) != OpKind.REGISTER:
-        return vector(i, k)
-    number = xmm(i, k)
-    return lambda m: m.x[number] or m.float(number)
+    """The lowest lane for bitwise operations: a float of either width or the mask of a
+    comparison; of a constant in memory, 64 bits."""
+    if i.op_kind(k) == OpKind.REGISTER:
+        number = xmm(i, k)
+        return lambda m: m.lanes(number)
+    address = address_of(i)
+    return lambda m: m.as_lanes(m.load(address(m), 16))
 
 
 def xmm(i: Instruction, k: int) -> int:

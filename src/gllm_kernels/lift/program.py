@@ -15,6 +15,7 @@ from .error import Refusal
 
 LONGEST = 15  # bytes of an x86 instruction
 LIMIT = 20_000  # instructions of one function
+MOST_LOOPS = 256  # of one function: calls in place number their loops from a multiple of it
 EXIT = -1  # the block after every return
 
 
@@ -42,10 +43,15 @@ class Program:
     blocks: dict[int, Block] = field(default_factory=dict)
     loops: list[frozenset[int]] = field(default_factory=list)
     headers: list[int] = field(default_factory=list)
+    base: int = 0  # number of the first loop
+    inlined: dict[tuple[int, ...], Program] = field(default_factory=dict)  # by call sites
 
     @property
     def instructions(self) -> Iterator[Instruction]:
-        return (i for _, b in sorted(self.blocks.items()) for i in b.instructions)
+        """Of the function and of those that it calls, each once."""
+        bodies = {p.entry: p for p in (self, *self.inlined.values())}
+        return (i for p in bodies.values() for _, b in sorted(p.blocks.items())
+                for i in b.instructions)  # fmt: skip
 
     def listing(self) -> dict[int, str]:
         """Text of every instruction by address."""
@@ -53,13 +59,13 @@ class Program:
         return {i.ip: intel.format(i) for i in self.instructions}
 
 
-def decode(image: Image, entry: int) -> Program:
+def decode(image: Image, entry: int, base: int = 0) -> Program:
     """Decode what can be reached, cut it into blocks and find the loops."""
     found: dict[int, Instruction] = {}
     leaders, pending = {entry}, [entry]
     while pending:
         pending += _walk(image, pending.pop(), found, leaders)
-    program = Program(entry)
+    program = Program(entry, base=base)
     for start in sorted(leaders):
         program.blocks[start] = _block(image, start, found, leaders)
     _find_loops(program)
@@ -92,7 +98,7 @@ def targets_of(i: Instruction, image: Image) -> tuple[int, ...]:
         return (i.near_branch_target, i.next_ip)
     if flow == FlowControl.UNCONDITIONAL_BRANCH:
         return () if image.callee(i.near_branch_target) else (i.near_branch_target,)
-    return ()
+    return ()  # a return, or an indirect jump; the targets of a table are found by `_tables`
 
 
 def _block(image: Image, start: int, found: dict[int, Instruction], leaders: set[int]) -> Block:
@@ -170,7 +176,7 @@ def _find_loops(program: Program) -> None:
                 raise Refusal("a jump into the middle of a loop", at=start)
             bodies.setdefault(target, {target}).update(_reaching(start, target, pred))
     for header, body in sorted(bodies.items(), key=lambda row: len(row[1])):
-        program.blocks[header].header = len(program.loops)
+        program.blocks[header].header = program.base + len(program.loops)
         program.headers.append(header)
         program.loops.append(frozenset(body))
     for start, block in program.blocks.items():
@@ -178,9 +184,11 @@ def _find_loops(program: Program) -> None:
 
 
 def _place_in_loops(program: Program, start: int, block: Block) -> None:
-    block.inside = tuple(k for k, body in enumerate(program.loops) if start in body)
+    loops = enumerate(program.loops, program.base)
+    block.inside = tuple(k for k, body in loops if start in body)
     if block.inside and len(block.succ) == 2:
-        out = [t for t in block.succ if t not in program.loops[block.inside[0]]]
+        body = program.loops[block.inside[0] - program.base]
+        out = [t for t in block.succ if t not in body]
         if len(out) == 1:
             block.leaves, block.outside = block.inside[0], out[0]
 
@@ -217,12 +225,17 @@ def _find_joins(program: Program) -> None:
 
 
 def _joins(program: Program, block: Block, join: int) -> frozenset[int]:
-    """The post-dominator, or the next round of the loop where a compiler copied its end."""
-    if not block.inside or join in program.loops[block.inside[0]]:
-        return frozenset({join})
-    body = program.loops[block.inside[0]]
+    """The post-dominator; the next round of the loop where a compiler copied its end; and the
+    start of any other loop, which both sides must reach to run it."""
+    others = {h for k, h in enumerate(program.headers, program.base) if k not in block.inside}
+    if not block.inside:
+        return frozenset({join, *others})
+    number = block.inside[0] - program.base
+    body = program.loops[number]
+    if join in body:
+        return frozenset({join, *others})
     out = {t for start in body for t in program.blocks[start].succ if t not in body}
-    return frozenset(out | {program.headers[block.inside[0]], EXIT})
+    return frozenset(out | others | {program.headers[number], EXIT})
 
 
 def _postorder(forward: dict[int, list[int]]) -> list[int]:

@@ -19,7 +19,7 @@ INTEGERS = {
     "unsigned long": 64, "int": 32, "int32_t": 32, "uint32_t": 32, "unsigned": 32,
     "unsigned int": 32,
 }  # fmt: skip
-RESULTS = ("void", "float", *INTEGERS)
+RESULTS = ("void", "float", "double", *INTEGERS)
 DECLARATION = re.compile(
     r"\s*(?P<result>[\w\s]+?)\s+(?P<name>\w+)\s*\((?P<args>.*)\)\s*;?\s*", re.DOTALL
 )
@@ -92,7 +92,7 @@ def _argument(function: str, text: str) -> Argument:
     ctype = match["type"].strip() if match else ""
     if match and match["star"]:
         return Argument(match["name"], "pointer", ctype, const)
-    if ctype == "float":
+    if ctype in ("float", "double"):
         return Argument(match["name"], "scalar", ctype)
     if ctype in INTEGERS:
         return Argument(match["name"], "dim", ctype)

@@ -1,17 +1,20 @@
 """Registers, stack and buffers during a run.
 
-A register holds an int, a `Poly`, a `Low32` (a 32-bit result), a `Node` (a float in an integer
-register), the caller's value, or nothing that may be used.
+A register holds an int, a `Poly`, a `Low32` (a 32-bit result), a `Node` (the bits of a float, or
+the truth of a comparison), a `Whole` (integer data), a `Part`, a `Function`, the caller's value, or
+nothing that may be used.
 """
 
 from __future__ import annotations
 
-from ..trace.ir import Op
+from ..trace.ir import REALS, Op
 from . import value as v
-from .conditions import Conditions
+from .calls import Function
+from .conditions import CHOSEN, Conditions
+from .data import ELEMENTS, Whole, element
 from .elf import Image
-from .error import Refusal
-from .nodes import MASKS, Node, Nodes
+from .error import SCALAR, Refusal
+from .nodes import CONSTANTS, Node, Nodes
 from .operands import NAMES, RSP
 from .signature import Signature
 
@@ -27,11 +30,16 @@ class Saved:
     """The value a register held on entry; it may be pushed and popped only."""
 
 
-class Chosen:
-    """An integer that depends on data."""
+class Part:
+    """The low `width` bits of a register; the rest is unknown."""
+
+    __slots__ = ("value", "width")
+
+    def __init__(self, value: object, width: int) -> None:
+        self.value = value
+        self.width = width
 
 
-CHOSEN = Chosen()
 Stored = tuple[int, v.Int, Node]  # pointer atom, index in elements, value
 
 
@@ -39,17 +47,20 @@ class State(Conditions):
     """The contents of everything a function can read and write."""
 
     def __init__(
-        self, image: Image, signature: Signature, sizes: dict[str, int], nodes: Nodes
-    ) -> None:
+        self, image: Image, signature: Signature, sizes: dict[str, int], nodes: Nodes,
+        periods: dict[str, int],
+    ) -> None:  # fmt: skip
         super().__init__()
         self.image, self.nodes = image, nodes
         self.r: list[object] = [Saved() for _ in range(16)]
         self.x: list[Node | None] = [None] * 16
         self.stack: dict[int, tuple[int, object]] = {}
         self.memory: dict[int, Stored] = {}
-        self._arguments(signature, sizes)
+        self._arguments(signature, sizes, periods)
 
-    def _arguments(self, signature: Signature, sizes: dict[str, int]) -> None:
+    def _arguments(
+        self, signature: Signature, sizes: dict[str, int], periods: dict[str, int]
+    ) -> None:
         """Place the arguments as the System V ABI does."""
         self.entry = self.r[:]
         self.r[RSP] = RETURN
@@ -57,15 +68,21 @@ class State(Conditions):
         integers = floats = 0
         for number, arg in enumerate(signature.arguments):
             if arg.kind == "scalar":
+                self.nodes.kinds[arg.name] = REALS[arg.ctype]
                 self.x[floats] = self.nodes.make(Op.SCALAR, (), arg.name)
                 floats += 1
                 continue
             name = number + (v.POINTER if arg.kind == "pointer" else 0)
             value = (number + 1) << POINTER_GAP if arg.kind == "pointer" else sizes[arg.name]
             self.atoms[name], self.names[name] = value, arg
+            if arg.kind == "pointer" and arg.ctype != "float":
+                self.nodes.kinds[name] = REALS.get(arg.ctype, "int")
             if arg.kind == "pointer" and arg.const:
                 self.readonly.add(name)
             whole = v.atom(name, value)
+            period = periods.get(arg.name, 1)
+            if period > 1:
+                whole = self.periodic(name, value, period)
             held = whole if arg.width == 64 else v.Low32(whole)
             if integers < len(INTEGER_ARGUMENTS):
                 self.r[INTEGER_ARGUMENTS[integers]] = held
@@ -104,33 +121,74 @@ class State(Conditions):
         """Any representative modulo 2^32."""
         return self.as_integer(self.defined(number), 32)
 
-    def as_integer(self, value: object, width: int) -> v.Int:
+    def read(self, number: int, width: int, data: bool = False) -> object:
+        return self.as_integer(self.defined(number), width, data)
+
+    def as_integer(self, value: object, width: int, data: bool = False) -> object:
         kind = value.__class__
         if kind is int:
             return v.signed(value, width)
         if kind is v.Poly:
             return value
         if kind is v.Low32:
-            return value.poly if width == 32 else self.zero_extended(value.poly)
+            return value.poly if width <= 32 else self.zero_extended(value.poly)
+        if kind is Part and width <= value.width:
+            return self.as_integer(value.value, width, data)
+        if data and kind is Whole:
+            return value.read(width)
+        if data and kind is Node:
+            return value
         raise v.NotAnInteger
 
-    def as_float(self, value: object) -> Node:
-        if value.__class__ is Node:
-            return value
+    def as_float(self, value: object, kind: str = "f32") -> Node:
         if value.__class__ is int:
-            return self.nodes.const(value)
+            return self.nodes.const(value) if kind == "f32" else self.nodes.const64(value)
+        if value.__class__ is Node:
+            return self._of_kind(value, kind, "the value")
         raise Refusal(
-            "a counter or a size is used as the bits of a float",
+            "a counter, a size or integer data are used as the bits of a float",
             change="convert it: (float)i",
         )
 
-    def float(self, number: int) -> Node:
+    def as_bits(self, value: object, kind: str) -> Node:
+        """What movd brings into a vector register: also an element of an array of halves."""
+        value = value.value if value.__class__ is Part else value
+        if value.__class__ is Whole and value.raw is not None and value.low >= 0:
+            return value.raw
+        return self.as_float(value, kind)
+
+    def as_lanes(self, value: object) -> Node:
+        """Sixteen bytes from memory: a constant, or a register that was stored."""
+        return self.nodes.const64(value) if value.__class__ is int else self.as_any(value)
+
+    def as_any(self, value: object) -> Node:
+        if value.__class__ is not Node:
+            raise Refusal("a vector register is loaded with what is not a float")
+        return value
+
+    def float(self, number: int, kind: str = "f32") -> Node:
+        """The lowest lane of a vector register as a number of this kind."""
+        value = self.lanes(number)
+        return value if value.kind == kind else self._of_kind(value, kind, f"xmm{number}")
+
+    def lanes(self, number: int) -> Node:
         value = self.x[number]
         if value is None:
             raise Refusal(f"xmm{number} is read before it is written")
-        if value.op in MASKS:
-            raise Refusal(f"xmm{number} holds the mask of a comparison, used as a number")
         return value
+
+    def _of_kind(self, value: Node, kind: str, where: str) -> Node:
+        if value.kind == kind:
+            return value
+        if value.op in CONSTANTS and kind == "f32":
+            return self.nodes.const(value.imm)
+        held = {
+            "bool": "holds the mask of a comparison, used as a number",
+            "int": "holds integer data, used as a float",
+            "f32": "holds a float, read as a double or as two floats",
+            "f64": "holds a double, read as a float",
+        }
+        raise Refusal(f"{where} {held[value.kind]}")
 
     def write64(self, number: int, value: object) -> None:
         self.r[number] = v.signed(value, 64) if value.__class__ is int else value
@@ -142,9 +200,24 @@ class State(Conditions):
             value = v.Low32(value)
         elif value.__class__ is Node:
             self.integer_data = True
+        elif value.__class__ is Part:
+            value = Part(value.value, min(value.width, 32))
+        elif value.__class__ is Whole:
+            value = Whole(value.node, value.low, value.high, min(value.bits, 32), value.raw)
         elif value.__class__ is not v.Low32:
             raise v.NotAnInteger
         self.r[number] = value
+
+    def write_low(self, number: int, width: int, value: object) -> None:
+        """8 or 16 bits; what lies above stays, and is known where it was a constant."""
+        old = self.r[number]
+        if value.__class__ is int and old.__class__ is int:
+            mask = (1 << width) - 1
+            self.r[number] = (old & ~mask) | (value & mask)
+        elif value.__class__ is Node and value.kind == "bool" and old == 0:
+            self.r[number] = value
+        else:
+            self.r[number] = Part(value, width)
 
     def push(self, number: int) -> None:
         self.r[RSP] = v.sub(self.r[RSP], 8)
@@ -173,20 +246,31 @@ class State(Conditions):
             return self._load_fixed(address, size)
         place, pointer, index = self.element(address, size)
         stored = self.memory.get(place)
-        return stored[2] if stored else self.nodes.load(pointer, index)
+        if stored:
+            return stored[2]
+        load = self.nodes.load(pointer, index)
+        return load if load.kind != "int" else element(self.nodes, load, self.names[pointer].ctype)
 
     def _load_fixed(self, address: int, size: int) -> object:
         if not STACK - STACK_BELOW <= address < STACK + STACK_ABOVE:
+            name = self.image.slot(address) if size == 8 else None
+            if name:
+                return Function(name)
             data = self.image.constant(address, size)
             if data is None:
                 raise Refusal("a load from a global variable", "arguments and constants only")
             return int.from_bytes(data, "little")
         width, value = self.stack.get(address, (0, None))
         if value is CHOSEN or width < size:
-            raise Refusal("a stack slot that is not written on every path, or only in part")
+            raise Refusal(
+                f"a stack slot (rsp at entry {address - RETURN:+d}) is read that is not written "
+                "on every path, or only in part",
+                "local variables that are set before they are used",
+                "give the variable a value where it is declared",
+            )
         if width > size and value.__class__ is int:
             return value & ((1 << 8 * size) - 1)
-        if width > size and value.__class__ not in (v.Poly, v.Low32):
+        if width > size and value.__class__ not in (v.Poly, v.Low32, Node):
             raise Refusal("a part of a stack slot is read")
         return value
 
@@ -195,24 +279,28 @@ class State(Conditions):
             self._store_fixed(address, size, value)
             return
         place, pointer, index = self.element(address, size)
+        if value.__class__ is Part:
+            value = value.value
         if pointer in self.readonly:
             raise Refusal(
                 f"a store through {self.names[pointer].name}, which is declared const",
                 change="declare an output as a plain pointer",
             )
-        if value.__class__ not in (int, Node):
+        kind = self.nodes.kinds.get(pointer, "f32")
+        if value.__class__ not in (int, Node) or kind == "int":
             raise Refusal(
-                "a counter or a size is stored as an integer",
-                change="convert it: (float)i",
+                "a counter, a size or data are stored as an integer",
+                "outputs are arrays of float or double",
+                "convert it: (float)i",
             )
-        self.memory[place] = (pointer, index, self.as_float(value))
+        self.memory[place] = (pointer, index, self.as_float(value, kind))
 
     def _store_fixed(self, address: int, size: int, value: object) -> None:
         if not STACK - STACK_BELOW <= address < STACK + STACK_ABOVE:
             raise Refusal("a store to a global variable", "no state outside the arguments")
         if self.r[RSP].__class__ is not int or address < self.r[RSP] - RED_ZONE:
             raise Refusal(f"a store more than {RED_ZONE} bytes below rsp, which is not kept")
-        for near in range(address - 7, address + size):
+        for near in range(address - 15, address + size):
             if near != address and near in self.stack and near + self.stack[near][0] > address:
                 del self.stack[near]
         if size == 4 and value.__class__ is int:
@@ -235,7 +323,7 @@ class State(Conditions):
         if usual is not None and self.names[usual[0]].ctype == "float":
             pointer, terms = usual
             index = v.make(terms, (address.value - self.atoms[pointer]) >> 2)
-            return address.value, pointer, index
+            return address.value, pointer, self.outside(index) if self.periods else index
         return self._unusual_element(address, size)
 
     def _unusual_element(self, address: v.Int, size: int) -> tuple[int, int, v.Int]:
@@ -251,17 +339,20 @@ class State(Conditions):
             )
         (pointer,) = pointers[0]
         argument = self.names[pointer]
-        if argument.ctype != "float" or size != 4:
+        wanted = ELEMENTS.get(argument.ctype, (0,))[0]
+        if size == 16:
+            raise Refusal("sixteen bytes of an array at once: vectorised code", *SCALAR)
+        if size != wanted:
             raise Refusal(
                 f"{8 * size}-bit access to {argument.name}, an array of {argument.ctype}",
-                "loads and stores of single floats",
-                "a gather reads addresses from data: register it as opaque",
+                "loads and stores of single elements of the declared type",
+                "declare the array as the type that the code reads and writes",
             )
         offset = v.sub(plain, v.atom(pointer, self.atoms[pointer]))
-        index = v.divided(offset, 4)
+        index = v.divided(offset, size)
         if index is None:
             raise Refusal(f"the address {self.text(address)} is not a whole element")
-        return plain.value, pointer, index
+        return plain.value, pointer, self.outside(index)
 
 
 INTEGRAL = (int, v.Poly, v.Low32)

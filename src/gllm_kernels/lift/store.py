@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import FormatError, UnsupportedOpError
 from ..scalar.loader import OBJECTS
 from ..trace.affine import Affine
-from ..trace.ir import Op, OpTrace, Param, Store, TraceOp
+from ..trace.ir import INDICES, Op, OpTrace, Param, Store, TraceOp
 from ..trace.spec import check
 
 LIFTER_VERSION = 1  # raised when the same code may lift to another trace
@@ -86,7 +86,7 @@ def _json_immediate(node: TraceOp) -> Json:
         return [node.imm[0], _json_affine(node.imm[1])]
     if node.op is Op.REDUCE:
         return [*node.imm[:2], _json_affine(node.imm[2])]
-    return _json_affine(node.imm) if node.op is Op.INDEX else node.imm
+    return _json_affine(node.imm) if node.op in INDICES else node.imm
 
 
 def _node(name: str, args: list[int], imm: Json) -> TraceOp:
@@ -95,6 +95,6 @@ def _node(name: str, args: list[int], imm: Json) -> TraceOp:
         imm = imm[0], _affine(imm[1])
     elif op is Op.REDUCE:
         imm = imm[0], imm[1], _affine(imm[2])
-    elif op is Op.INDEX:
+    elif op in INDICES:
         imm = _affine(imm)
     return TraceOp(op, tuple(args), imm)

@@ -55,6 +55,14 @@ class Low32:
 Int = int | Poly
 
 
+class NeedPeriod(Exception):
+    """The code looks at dimensions modulo something: {dimension: period}."""
+
+    def __init__(self, periods: dict[int, int]) -> None:
+        super().__init__(str(periods))
+        self.periods = periods
+
+
 class NotAnInteger(Exception):
     """Integer arithmetic met a value that is data or undefined."""
 

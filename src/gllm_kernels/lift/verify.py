@@ -17,8 +17,9 @@ import numpy as np
 
 from ..errors import LiftError
 from ..trace.interp import run
-from ..trace.ir import OpTrace
+from ..trace.ir import REALS, OpTrace
 from ..trace.shapes import accesses
+from .data import ELEMENTS
 from .signature import Signature
 
 MARGIN = 256  # elements of canary before and after each array
@@ -40,6 +41,7 @@ SPECIALS = (
 # fmt: on
 CTYPES = {
     "float": ctypes.c_float,
+    "double": ctypes.c_double,
     "size_t": ctypes.c_size_t,
     "ptrdiff_t": ctypes.c_ssize_t,
     "int64_t": ctypes.c_int64,
@@ -100,8 +102,8 @@ def cases(trace: OpTrace, signature: Signature) -> Iterator[Case]:
         for special in SPECIALS:
             for place in (0, -1):
                 case = _case(trace, small, rng)
-                if case.body(name).size:
-                    case.body(name)[place] = np.float32(special)
+                if case.body(name).size and case.body(name).dtype.kind == "f":
+                    case.body(name)[place] = float(special)
                     yield case
 
 
@@ -109,10 +111,19 @@ def _case(trace: OpTrace, sizes: dict[str, int], rng: np.random.Generator) -> Ca
     buffers = {}
     for name in trace.names("in", "out", "inout"):
         length = reach(trace, name, sizes)
-        values = rng.standard_normal(length + 2 * MARGIN) * 2.0 ** rng.integers(-3, 3)
-        buffers[name] = values.astype(np.float32)
+        buffers[name] = _random(rng, trace.param(name).ctype, length + 2 * MARGIN)
     scalars = {n: float(np.float32(rng.uniform(0.1, 2.0))) for n in trace.names("scalar")}
     return Case(trace, sizes, scalars, buffers)
+
+
+def _random(rng: np.random.Generator, ctype: str, count: int) -> np.ndarray:
+    """Values of both signs and several scales; integers over their whole range."""
+    if ctype in REALS:
+        values = rng.standard_normal(count) * 2.0 ** rng.integers(-3, 3)
+        return values.astype(np.float32 if ctype == "float" else np.float64)
+    size, low, high = ELEMENTS[ctype]
+    kind = "i" if low else "u"
+    return rng.integers(low, high, count, np.dtype(f"{kind}{size}"), endpoint=True)
 
 
 def reach(trace: OpTrace, name: str, sizes: dict[str, int]) -> int:
@@ -142,13 +153,15 @@ def compare(case: Case, signature: Signature, function: Native) -> None:
     for name, buffer in case.buffers.items():
         _equal(case, name, ours[name], buffer, -MARGIN)
     if wanted is not None:
-        pair = (np.array([x], np.float32) for x in (wanted, got))
+        pair = (np.array([x], wanted.dtype) for x in (wanted, got))
         _equal(case, "the result", *pair, 0)
 
 
 def _equal(case: Case, name: str, wanted: np.ndarray, got: np.ndarray, first: int) -> None:
-    same = wanted.view(np.uint32) == got.view(np.uint32)
-    same |= np.isnan(wanted) & np.isnan(got)
+    bits = np.dtype(f"u{wanted.itemsize}")
+    same = wanted.view(bits) == got.view(bits)
+    if wanted.dtype.kind == "f":
+        same |= np.isnan(wanted) & np.isnan(got)
     if same.all():
         return
     place = int(np.argmin(same))

@@ -3,9 +3,8 @@
     step(machine)             changes registers, flags and memory
     end(machine) -> address   the last step of a block: where to go next
 
-An instruction without a row is refused when it is reached, not when it is decoded. Only the low
-32-bit lane of a vector register exists here: every row below computes it from low lanes alone.
-Meanings: Intel SDM volume 2.
+An instruction without a row is refused when it is reached, not when it is decoded. Rows on floats
+stand in `floats`. Meanings: Intel SDM volume 2.
 """
 
 from __future__ import annotations
@@ -13,59 +12,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from iced_x86 import ConditionCode, FlowControl, Instruction, Mnemonic, OpKind
+from iced_x86 import FlowControl, Instruction, Mnemonic, OpKind
 
-from ..trace.ir import Op
+from . import floats  # noqa: F401  (its rows)
 from . import value as v
+from .calls import Function, call
+from .data import Whole, arithmetic
 from .elf import Image
-from .error import Refusal
+from .error import SCALAR, Refusal
+from .nodes import Node
 from .operands import (
-    CALLER_SAVED,
-    GENERAL,
     RAX,
     RBP,
+    RDX,
     RSP,
+    WIDE,
     UnknownOperand,
     address_of,
     general,
     integer,
-    lane,
-    vector,
+    raw,
+    register_writer,
     width_of,
     writer,
-    xmm,
 )
 from .program import EXIT, Block, Program
+from .rows import CONDITIONS, MNEMONICS, ROWS, Builder, Step, row, same_register
 
 if TYPE_CHECKING:
     from .engine import Machine
-
-Step = Callable[["Machine"], None]
-Builder = Callable[[Instruction], Step]
-MNEMONICS = {code: name.lower() for name, code in vars(Mnemonic).items() if name.isupper()}
-CONDITIONS = {
-    code: name.lower()
-    for name, code in vars(ConditionCode).items()
-    if name.isupper() and name != "NONE"
-}
-
-# C function -> (operation, number of operands)
-MATHS = {
-    "expf": (Op.EXP, 1), "logf": (Op.LOG, 1), "tanhf": (Op.TANH, 1), "sqrtf": (Op.SQRT, 1),
-    "fabsf": (Op.ABS, 1), "fmaxf": (Op.FMAX, 2), "fminf": (Op.FMIN, 2), "fmaf": (Op.FMA, 3),
-}  # fmt: skip
-
-ROWS: dict[str, Builder] = {}
-
-
-def row(*names: str) -> Callable[[Builder], Builder]:
-    """The rows of these mnemonics are made by the function below."""
-
-    def add(builder: Builder) -> Builder:
-        ROWS.update(dict.fromkeys(names, builder))
-        return builder
-
-    return add
 
 
 def compile_program(program: Program, image: Image) -> Program:
@@ -80,13 +55,17 @@ def compile_program(program: Program, image: Image) -> Program:
     return program
 
 
+DATA = (Whole, Node)  # integers of arrays, truth values, the bits of a float
 STRAIGHT = (FlowControl.NEXT, FlowControl.CALL, FlowControl.INDIRECT_CALL)
 
 
 def compile_step(i: Instruction, image: Image) -> Step:
     """The meaning of one instruction that does not jump."""
     if i.flow_control in (FlowControl.CALL, FlowControl.INDIRECT_CALL):
-        return _call(i, image)
+        target, at = _callee(i, image), i.ip
+        return lambda m: call(m, target(m), at)
+    if i.flow_control == FlowControl.UNCONDITIONAL_BRANCH:
+        return _nop(i)  # to the next instruction
     builder = ROWS.get(MNEMONICS[i.mnemonic])
     try:
         if builder is not None:
@@ -98,13 +77,16 @@ def compile_step(i: Instruction, image: Image) -> Step:
 
 def _unsupported(i: Instruction) -> Step:
     text = MNEMONICS[i.mnemonic]
+    packed = text.endswith(("ps", "pd", "dqa", "dqu")) or text.startswith(("vp", "punpck", "pshuf"))
+    registers = [i.op_register(k) for k in range(i.op_count) if i.op_kind(k) == OpKind.REGISTER]
 
     def step(m: Machine) -> None:
+        if packed or any(r in WIDE for r in registers):
+            raise Refusal(f"instruction {text} works on several elements: vectorised code", *SCALAR)
         raise Refusal(
             f"instruction {text} is not understood here",
-            "scalar single-precision code on 32- and 64-bit integers",
-            "compile with -O1 -fno-tree-vectorize -fno-tree-slp-vectorize -ffp-contract=off; "
-            "a new instruction is one row in lift/x86.py",
+            "scalar code: floats, doubles, and integers of 8 to 64 bits",
+            "compile with -O1 and without vectorisers; a new instruction is one row in lift/x86.py",
         )
 
     return step
@@ -120,8 +102,10 @@ def _end(i: Instruction, block: Block, image: Image) -> Callable[[Machine], int]
     if flow == FlowControl.UNCONDITIONAL_BRANCH and block.succ:
         target = block.succ[0]
         return lambda m: target
-    if flow == FlowControl.UNCONDITIONAL_BRANCH:
-        return _tail_call(image.callee(i.near_branch_target) or "")
+    if flow in (FlowControl.UNCONDITIONAL_BRANCH, FlowControl.INDIRECT_BRANCH) and not block.succ:
+        return _tail_call(_callee(i, image), i.ip)
+    if flow == FlowControl.INDIRECT_BRANCH:
+        return _switch(_callee(i, image), block)
     if i.mnemonic == Mnemonic.RET and i.op_count == 0:
         return lambda m: EXIT
     refuse = _unsupported(i)
@@ -141,40 +125,40 @@ def _branch(i: Instruction, block: Block) -> Callable[[Machine], int]:
     return end
 
 
-def _tail_call(name: str) -> Callable[[Machine], int]:
+def _tail_call(target: Callable[[Machine], object], at: int) -> Callable[[Machine], int]:
     def end(m: Machine) -> int:
-        call_maths(m, name, tail=True)
+        call(m, target(m), at, tail=True)
         return EXIT
 
     return end
 
 
-def _call(i: Instruction, image: Image) -> Step:
-    if i.flow_control == FlowControl.CALL:
-        name = image.callee(i.near_branch_target)
-    elif i.op_kind(0) == OpKind.MEMORY and i.is_ip_rel_memory_operand:
-        name = image.slot(i.ip_rel_memory_address)
-    else:
-        name = None
-    return lambda m: call_maths(m, name)
+def _switch(target: Callable[[Machine], object], block: Block) -> Callable[[Machine], int]:
+    """A jump through a table of constants, at an index that is a constant in this run."""
+
+    def end(m: Machine) -> int:
+        place = target(m)
+        if place not in block.succ:
+            raise Refusal("a jump to an address that is not a constant")
+        return place
+
+    return end
 
 
-def call_maths(m: Machine, name: str | None, tail: bool = False) -> None:
-    """A call to libm: xmm0 gets the result, the caller-saved registers become undefined."""
-    if name not in MATHS:
-        raise Refusal(
-            f"call to {name}" if name else "call to a function that is not known by name",
-            f"one of {', '.join(MATHS)}",
-            "make local functions static inline; pass no function pointers",
-        )
-    m.before_call(tail)
-    op, count = MATHS[name]
-    result = m.nodes.make(op, tuple(m.float(k) for k in range(count)))
-    m.x[:] = [None] * 16
-    m.x[0] = result
-    for k in CALLER_SAVED:
-        m.r[k] = None
-    m.flags = None
+def _callee(i: Instruction, image: Image) -> Callable[[Machine], object]:
+    """The address or `Function` that a call or jump leads to."""
+    if i.op_kind(0) == OpKind.MEMORY:
+        name = image.slot(i.ip_rel_memory_address) if i.is_ip_rel_memory_operand else None
+        if name:
+            function = Function(name)
+            return lambda m: function
+        address = address_of(i)
+        return lambda m: m.load(address(m), 8)
+    if i.op_kind(0) == OpKind.REGISTER:
+        number = general(i.op_register(0))[0]
+        return lambda m: m.defined(number)
+    fixed = i.near_branch_target
+    return lambda m: fixed
 
 
 # ---- integers
@@ -185,7 +169,7 @@ def _nop(i: Instruction) -> Step:
     return lambda m: None
 
 
-@row("mov")
+@row("mov", "movabs")
 def _mov(i: Instruction) -> Step:
     width = width_of(i)
     write = writer(i, width)
@@ -205,21 +189,40 @@ def _lea(i: Instruction) -> Step:
     return lambda m: write(m, address(m))
 
 
-@row("movsxd", "cdqe")
-def _sign_extend(i: Instruction) -> Step:
-    if MNEMONICS[i.mnemonic] == "cdqe":
-        return lambda m: m.write64(RAX, m.sign_extended(m.read32(RAX)))
-    write, source = writer(i, width_of(i)), integer(i, 1, 32)
-    return lambda m: write(m, m.sign_extended(source(m)))
+@row("movsxd", "movsx", "movzx")
+def _extend(i: Instruction) -> Step:
+    width, own = width_of(i), width_of(i, 1)
+    write, source = writer(i, width), integer(i, 1, own, data=True)
+    signed = MNEMONICS[i.mnemonic] != "movzx"
+    return lambda m: write(m, m.extended(source(m), own, width, signed))
 
 
-def _binary(meaning: Callable[[v.Int, v.Int], v.Int], flags: str) -> Builder:
+@row("cdqe", "cwde")
+def _extend_rax(i: Instruction) -> Step:
+    own = 32 if MNEMONICS[i.mnemonic] == "cdqe" else 16
+    write = register_writer(2 * own, RAX)
+    return lambda m: write(m, m.extended(m.read(RAX, own, True), own, 2 * own, True))
+
+
+@row("cdq", "cqo")
+def _sign_of_rax(i: Instruction) -> Step:
+    width = 32 if MNEMONICS[i.mnemonic] == "cdq" else 64
+    write = register_writer(width, RDX)
+    return lambda m: write(m, m.shifted("sar", m.read(RAX, width), width - 1, width))
+
+
+def _binary(name: str, meaning: Callable[[v.Int, v.Int], v.Int]) -> Builder:
     def build(i: Instruction) -> Step:
         width = width_of(i)
-        left, right, write = integer(i, 0, width), integer(i, 1, width), writer(i, width)
+        left, right = (integer(i, k, width, data=True) for k in (0, 1))
+        write, flags = writer(i, width), "compare" if name == "sub" else "result"
 
         def step(m: Machine) -> None:
             a, b = left(m), right(m)
+            if a.__class__ in DATA or b.__class__ in DATA:
+                m.flags = None
+                write(m, arithmetic(m.nodes, name, a, b, width))
+                return
             result = meaning(a, b)
             m.flags = (flags, a, b, width) if flags == "compare" else (flags, result, 0, width)
             write(m, result)
@@ -229,8 +232,28 @@ def _binary(meaning: Callable[[v.Int, v.Int], v.Int], flags: str) -> Builder:
     return build
 
 
-ROWS["add"] = _binary(v.add, "result")
-ROWS["sub"] = _binary(v.sub, "compare")
+ROWS["add"], ROWS["sub"] = _binary("add", v.add), _binary("sub", v.sub)
+
+
+def _carried(sign: int) -> Builder:
+    """adc, sbb: the carry of an integer comparison is 0 or 1 for these sizes."""
+
+    def build(i: Instruction) -> Step:
+        width, at, same = width_of(i), i.ip, same_register(i)
+        left, right, write = integer(i, 0, width), integer(i, 1, width), writer(i, width)
+
+        def step(m: Machine) -> None:
+            carry = int(m.decided("b", at))
+            total = 0 if same and sign < 0 else v.add(left(m), right(m), sign)
+            m.flags = None
+            write(m, v.add(total, sign * carry))
+
+        return step
+
+    return build
+
+
+ROWS["adc"], ROWS["sbb"] = _carried(1), _carried(-1)
 
 
 def _count(by: int) -> Builder:
@@ -267,42 +290,48 @@ def _neg(i: Instruction) -> Step:
 @row("cmp")
 def _cmp(i: Instruction) -> Step:
     width = width_of(i)
-    left, right = integer(i, 0, width), integer(i, 1, width)
+    left, right = (integer(i, k, width, data=True) for k in (0, 1))
 
     def step(m: Machine) -> None:
-        m.flags = ("compare", left(m), right(m), width)
+        a, b = left(m), right(m)
+        data = a.__class__ in DATA or b.__class__ in DATA
+        m.flags = ("data" if data else "compare", a, b, width)
 
     return step
 
 
-def _same(i: Instruction) -> bool:
-    registers = OpKind.REGISTER
-    both = i.op_kind(0) == registers and i.op_kind(1) == registers
-    return both and i.op_register(0) == i.op_register(1)
-
-
 @row("test")
 def _test(i: Instruction) -> Step:
-    width, same = width_of(i), _same(i)
-    left, right = integer(i, 0, width), integer(i, 1, width)
+    width, same = width_of(i), same_register(i)
+    left, right = (integer(i, k, width, data=True) for k in (0, 1))
 
     def step(m: Machine) -> None:
-        a = left(m)
-        m.flags = ("logic", a if same else m.bitwise("and", a, right(m), width), 0, width)
+        a, b = left(m), right(m)
+        if a.__class__ in DATA or b.__class__ in DATA:
+            m.flags = ("data", a if same else m.truth("and", a, b), 0, width)
+        else:
+            m.flags = ("logic", a if same else m.bitwise("and", a, b, width), 0, width)
 
     return step
 
 
 def _logic(name: str) -> Builder:
     def build(i: Instruction) -> Step:
-        width, same = width_of(i), _same(i)
-        left, right, write = integer(i, 0, width), integer(i, 1, width), writer(i, width)
+        width, same = width_of(i), same_register(i)
+        left, right = (integer(i, k, width, data=True) for k in (0, 1))
+        write = writer(i, width)
 
         def step(m: Machine) -> None:
-            if same:
-                result = 0 if name == "xor" else left(m)
+            if same and name == "xor":
+                result = 0
             else:
-                result = m.bitwise(name, left(m), right(m), width)
+                a, b = left(m), right(m)
+                if a.__class__ in DATA or b.__class__ in DATA:
+                    result = a if same else m.truth(name, a, b)
+                    m.flags = ("data", result, 0, width)
+                    write(m, result)
+                    return
+                result = a if same else m.bitwise(name, a, b, width)
             m.flags = ("logic", result, 0, width)
             write(m, result)
 
@@ -328,12 +357,14 @@ def _imul(i: Instruction) -> Step:
         raise UnknownOperand
     width = width_of(i)
     operands = (0, 1) if i.op_count == 2 else (1, 2)
-    left, right = (integer(i, k, width) for k in operands)
+    left, right = (integer(i, k, width, data=True) for k in operands)
     write = writer(i, width)
 
     def step(m: Machine) -> None:
         m.flags = None
-        write(m, v.mul(left(m), right(m)))
+        a, b = left(m), right(m)
+        data = a.__class__ in DATA or b.__class__ in DATA
+        write(m, arithmetic(m.nodes, "mul", a, b, width) if data else v.mul(a, b))
 
     return step
 
@@ -344,10 +375,15 @@ def _shift(name: str) -> Builder:
         if i.op_count == 2 and i.op_kind(1) == OpKind.REGISTER:
             raise UnknownOperand
         count = (i.immediate(1) if i.op_count == 2 else 1) & (width - 1)
-        source, write = integer(i, 0, width), writer(i, width)
+        source, write = integer(i, 0, width, data=True), writer(i, width)
 
         def step(m: Machine) -> None:
-            result = m.shifted(name, source(m), count, width)
+            a = source(m)
+            if a.__class__ in DATA:
+                m.flags = None
+                write(m, m.shifted_data(name, a, count, width))
+                return
+            result = m.shifted(name, a, count, width)
             m.flags = ("result", result, 0, width)  # the carry is the last bit shifted out
             write(m, result)
 
@@ -386,10 +422,28 @@ def _leave(i: Instruction) -> Step:
 def _cmov(cc: str) -> Builder:
     def build(i: Instruction) -> Step:
         width, at = width_of(i), i.ip
-        left, right, write = integer(i, 0, width), integer(i, 1, width), writer(i, width)
+        left, right = (raw(i, k, width) for k in (0, 1))
+        write = writer(i, width)
 
         def step(m: Machine) -> None:
-            write(m, right(m) if m.decided(cc, at) else left(m))
+            outcome = m.condition(cc, at, None, False)
+            if outcome.__class__ is bool:
+                write(m, right(m) if outcome else left(m))
+            else:
+                write(m, m.chosen(outcome, right(m), left(m)))
+
+        return step
+
+    return build
+
+
+def _set(cc: str) -> Builder:
+    def build(i: Instruction) -> Step:
+        write, at = writer(i, 8), i.ip
+
+        def step(m: Machine) -> None:
+            outcome = m.condition(cc, at, None, False)
+            write(m, int(outcome) if outcome.__class__ is bool else outcome)
 
         return step
 
@@ -397,140 +451,4 @@ def _cmov(cc: str) -> Builder:
 
 
 for _code in CONDITIONS.values():
-    ROWS["cmov" + _code] = _cmov(_code)
-
-
-# ---- floats
-
-
-@row("movss", "movaps", "movapd", "movups", "movdqa", "movd")
-def _move_float(i: Instruction) -> Step:
-    wide = MNEMONICS[i.mnemonic] not in ("movss", "movd")
-    if wide and OpKind.MEMORY in (i.op_kind(0), i.op_kind(1)):
-        raise UnknownOperand
-    if i.op_kind(0) == OpKind.MEMORY:
-        address, number = address_of(i), xmm(i, 1)
-        return lambda m: m.store(address(m), 4, m.float(number))
-    if i.op_register(0) in GENERAL:  # movd to an integer register
-        number, target = xmm(i, 1), _narrow(i, 0)
-        return lambda m: m.write32(target, m.float(number))
-    target = xmm(i, 0)
-    if i.op_kind(1) == OpKind.REGISTER and i.op_register(1) in GENERAL:
-        source = _narrow(i, 1)
-        return lambda m: m.x.__setitem__(target, m.as_float(m.defined(source)))
-    if wide:  # a whole register may be undefined
-        number = xmm(i, 1)
-        return lambda m: m.x.__setitem__(target, m.x[number])
-    source = vector(i, 1)
-    return lambda m: m.x.__setitem__(target, source(m))
-
-
-def _narrow(i: Instruction, k: int) -> int:
-    number, width = general(i.op_register(k))
-    if width != 32:
-        raise UnknownOperand
-    return number
-
-
-def _arithmetic(op: Op) -> Builder:
-    def build(i: Instruction) -> Step:
-        target = xmm(i, 0)
-        left, right = (vector(i, k) for k in ((0, 1) if i.op_count == 2 else (1, 2)))
-        return lambda m: m.x.__setitem__(target, m.nodes.make(op, (left(m), right(m))))
-
-    return build
-
-
-# fmt: off
-for _name, _op in {
-    "addss": Op.ADD, "subss": Op.SUB, "mulss": Op.MUL, "divss": Op.DIV,
-    "maxss": Op.MAX, "minss": Op.MIN,
-}.items():
-    ROWS[_name] = ROWS["v" + _name] = _arithmetic(_op)
-# fmt: on
-
-
-@row("sqrtss")
-def _sqrt(i: Instruction) -> Step:
-    target, source = xmm(i, 0), vector(i, 1)
-    return lambda m: m.x.__setitem__(target, m.nodes.make(Op.SQRT, (source(m),)))
-
-
-@row("comiss", "ucomiss")
-def _compare_floats(i: Instruction) -> Step:
-    left, right = vector(i, 0), vector(i, 1)
-
-    def step(m: Machine) -> None:
-        m.flags = ("float", left(m), right(m), 32)
-
-    return step
-
-
-def _bits(name: str) -> Builder:
-    def build(i: Instruction) -> Step:
-        target = xmm(i, 0)
-        if name == "flip_bits" and _same(i):  # xorps x, x clears, whatever x was
-            return lambda m: m.x.__setitem__(target, m.nodes.const(0))
-        left, right = lane(i, 0), lane(i, 1)
-
-        def step(m: Machine) -> None:
-            result = getattr(m.nodes, name)(left(m), right(m))
-            if result is None:
-                raise Refusal("bitwise arithmetic on floats", "sign changes and magnitudes only")
-            m.x[target] = result
-
-        return step
-
-    return build
-
-
-for _name in ("xorps", "xorpd", "pxor"):
-    ROWS[_name] = _bits("flip_bits")
-for _name in ("andps", "andpd", "pand"):
-    ROWS[_name] = _bits("mask_bits")
-for _name in ("andnps", "andnpd", "pandn"):
-    ROWS[_name] = _bits("clear_bits")
-for _name in ("orps", "orpd", "por"):
-    ROWS[_name] = _bits("join_bits")
-
-# cmpss predicates 0 to 3; 4 to 7 are their negations
-PREDICATES = (Op.EQ, Op.LT, Op.LE, Op.UNORD)
-
-
-@row("cmpss")
-def _compare_mask(i: Instruction) -> Step:
-    """A lane of ones or zeros: here the comparison itself, which only bitwise rows may read."""
-    target, left, right = xmm(i, 0), vector(i, 0), vector(i, 1)
-    negated, predicate = divmod(i.immediate(2), 4)
-    if negated > 1:
-        raise UnknownOperand
-    op = PREDICATES[predicate]
-
-    def step(m: Machine) -> None:
-        mask = m.nodes.make(op, (left(m), right(m)))
-        m.x[target] = m.nodes.not_(mask) if negated else mask
-
-    return step
-
-
-@row("cvtsi2ss")
-def _convert(i: Instruction) -> Step:
-    target, width = xmm(i, 0), width_of(i, 1)
-    source = integer(i, 1, width)
-    return lambda m: m.x.__setitem__(target, m.converted(source(m), width))
-
-
-def _fma(order: tuple[int, int, int]) -> Builder:
-    """dest = o[order[0]] * o[order[1]] + o[order[2]], rounded once."""
-
-    def build(i: Instruction) -> Step:
-        target = xmm(i, 0)
-        a, b, c = (vector(i, k) for k in order)
-        return lambda m: m.x.__setitem__(target, m.nodes.make(Op.FMA, (a(m), b(m), c(m))))
-
-    return build
-
-
-ROWS["vfmadd132ss"], ROWS["vfmadd213ss"], ROWS["vfmadd231ss"] = (
-    _fma((0, 2, 1)), _fma((1, 0, 2)), _fma((1, 2, 0)),
-)  # fmt: skip
+    ROWS["cmov" + _code], ROWS["set" + _code] = _cmov(_code), _set(_code)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..errors import ShapeError
 from .affine import Affine
-from .ir import REDUCERS, Op, OpTrace, TraceOp
+from .ir import INDICES, REDUCERS, Op, OpTrace, TraceOp
 from .spec import free_symbols
 
 Array = npt.NDArray[Any]
@@ -33,15 +33,16 @@ def libm() -> ctypes.CDLL:
 
 
 def _libm(name: str) -> Callable[..., Array]:
-    """A C function of one to three floats, applied element by element."""
+    """A C function of one to three floats or doubles, applied element by element."""
 
     def apply(*operands: Array) -> Array:
-        function = libm()[name]
-        function.argtypes = [ctypes.c_float] * len(operands)
-        function.restype = ctypes.c_float
         wide = np.broadcast_arrays(*operands)
+        double = wide[0].dtype == np.float64
+        function = libm()[name if double else name + "f"]
+        real = ctypes.c_double if double else ctypes.c_float
+        function.argtypes, function.restype = [real] * len(operands), real
         values = [function(*row) for row in zip(*(a.ravel().tolist() for a in wide), strict=True)]
-        return np.array(values, np.float32).reshape(wide[0].shape)
+        return np.array(values, wide[0].dtype).reshape(wide[0].shape)
 
     return apply
 
@@ -49,31 +50,40 @@ def _libm(name: str) -> Callable[..., Array]:
 # fmt: off
 MEANING: dict[Op, Callable[..., Array]] = {
     Op.NEG: np.negative, Op.ABS: np.abs, Op.SQRT: np.sqrt,
-    Op.EXP: _libm("expf"), Op.LOG: _libm("logf"), Op.TANH: _libm("tanhf"),
+    Op.EXP: _libm("exp"), Op.LOG: _libm("log"), Op.TANH: _libm("tanh"),
+    Op.POW: _libm("pow"),
+    Op.WIDEN: lambda a: a.astype(np.float64), Op.NARROW: lambda a: a.astype(np.float32),
+    Op.HALF: lambda a: a.astype(np.uint16).view(np.float16).astype(np.float32),
+    Op.BFLOAT: lambda a: (a.astype(np.uint16).astype(np.uint32) << 16).view(np.float32),
     Op.ADD: np.add, Op.SUB: np.subtract, Op.MUL: np.multiply, Op.DIV: np.divide,
     Op.MAX: lambda a, b: np.where(a > b, a, b),
     Op.MIN: lambda a, b: np.where(a < b, a, b),
-    Op.FMAX: _libm("fmaxf"), Op.FMIN: _libm("fminf"), Op.FMA: _libm("fmaf"),
+    Op.FMAX: _libm("fmax"), Op.FMIN: _libm("fmin"), Op.FMA: _libm("fma"),
     Op.LT: np.less, Op.LE: np.less_equal, Op.EQ: np.equal,
     Op.UNORD: lambda a, b: np.isnan(a) | np.isnan(b),
     Op.NOT: np.logical_not, Op.AND: np.logical_and, Op.OR: np.logical_or,
     Op.SELECT: np.where,
 }
+MEANING |= {op: _libm(op.value) for op in (
+    Op.ERF, Op.SIN, Op.COS, Op.EXP2, Op.LOG2, Op.LOG1P, Op.EXPM1, Op.FLOOR, Op.CEIL, Op.TRUNC,
+    Op.RINT, Op.ROUND,
+)}
 # fmt: on
 
 
-def run(trace: OpTrace, arguments: Mapping[str, Any]) -> np.float32 | None:
+def run(trace: OpTrace, arguments: Mapping[str, Any]) -> np.floating | None:
     """Write every store into its array; return what the function returns."""
     arrays = {name: _flat(name, arguments[name]) for name in trace.names("in", "out", "inout")}
     sizes = {n: int(v) for n, v in arguments.items() if isinstance(v, int | np.integer)}
-    scalars = {n: np.float32(arguments[n]) for n in trace.names("scalar")}
+    real = {p.name: np.float64 if p.ctype == "double" else np.float32 for p in trace.params}
+    scalars = {n: real[n](arguments[n]) for n in trace.names("scalar")}
     frame = _Frame(trace, arrays, sizes, scalars, free_symbols(trace))
     with np.errstate(all="ignore"):
         written = [frame.store(number) for number in range(len(trace.stores))]
     result = None
     for store, (index, value) in zip(trace.stores, written, strict=True):
         if store.param == "return":
-            result = np.float32(value)
+            result = value[()] if isinstance(value, np.ndarray) else value
         elif index.size:
             arrays[store.param][index] = value
     return result
@@ -92,7 +102,7 @@ class _Frame:
     trace: OpTrace
     arrays: dict[str, Array]
     sizes: dict[str, Any]
-    scalars: dict[str, np.float32]
+    scalars: dict[str, np.floating]
     free: list[frozenset[str]]
 
     def store(self, number: int) -> tuple[Array, Array]:
@@ -124,10 +134,13 @@ class _Frame:
             return self.arrays[node.imm[0]][self.index(node.imm[1], env)]
         if node.op is Op.CONST:
             return np.array(node.imm, np.uint32).view(np.float32)
+        if node.op is Op.CONST64:
+            return np.array(node.imm, np.uint64).view(np.float64)
         if node.op is Op.SCALAR:
             return np.asarray(self.scalars[node.imm])
-        if node.op is Op.INDEX:
-            return self.index(node.imm, env).astype(np.float32)
+        if node.op in INDICES:
+            real = np.float32 if node.op is Op.INDEX else np.float64
+            return self.index(node.imm, env).astype(real)
         return MEANING[node.op](*(self.value(a, env, memo, rank) for a in node.args))
 
     def fold(self, node: TraceOp, env: dict[str, Any], memo: dict[int, Array], rank: int) -> Array:

@@ -31,6 +31,25 @@ class Op(StrEnum):
     EXP = "exp"
     LOG = "log"
     TANH = "tanh"
+    ERF = "erf"
+    SIN = "sin"
+    COS = "cos"
+    EXP2 = "exp2"
+    LOG2 = "log2"
+    LOG1P = "log1p"
+    EXPM1 = "expm1"
+    FLOOR = "floor"
+    CEIL = "ceil"
+    TRUNC = "trunc"
+    RINT = "rint"
+    ROUND = "round"
+    WIDEN = "widen"
+    NARROW = "narrow"
+    HALF = "half"
+    BFLOAT = "bfloat"
+    CONST64 = "const64"
+    INDEX64 = "index64"
+    POW = "pow"
     ADD = "add"
     SUB = "sub"
     MUL = "mul"
@@ -57,10 +76,14 @@ class Op(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What every level needs to know of a trace operation; `imm` names the immediate, if any."""
+    """What every level needs to know of a trace operation; `imm` names the immediate, if any.
+
+    result: f32 | f64 | bool, "same" as the last operand (f32 or f64, all operands alike), or
+    "param": as the argument is declared (f32, f64, or int for an array of integers).
+    """
 
     arity: int
-    result: str  # "f32" | "bool"
+    result: str
     form: str  # print form over {0} {1} {2}
     imm: str = ""
 
@@ -68,26 +91,45 @@ class Row:
 # fmt: off
 TABLE: dict[Op, Row] = {
     Op.CONST:  Row(0, "f32", "{imm}", "the bits of the float32, an int"),
-    Op.SCALAR: Row(0, "f32", "{imm}", "the name of a float argument"),
+    Op.SCALAR: Row(0, "param", "{imm}", "the name of a float argument"),
     Op.INDEX:  Row(0, "f32", "float({imm})", "an Affine, converted to float32"),
-    Op.LOAD:   Row(0, "f32", "{imm}", "(param name, Affine element index)"),
-    Op.NEG:    Row(1, "f32", "-{0}"),
-    Op.ABS:    Row(1, "f32", "abs({0})"),
-    Op.SQRT:   Row(1, "f32", "sqrt({0})"),
-    Op.EXP:    Row(1, "f32", "exp({0})"),
-    Op.LOG:    Row(1, "f32", "log({0})"),
-    Op.TANH:   Row(1, "f32", "tanh({0})"),
-    Op.ADD:    Row(2, "f32", "({0} + {1})"),
-    Op.SUB:    Row(2, "f32", "({0} - {1})"),
-    Op.MUL:    Row(2, "f32", "{0}*{1}"),
-    Op.DIV:    Row(2, "f32", "({0} / {1})"),
+    Op.LOAD:   Row(0, "param", "{imm}", "(param name, Affine element index)"),
+    Op.NEG:    Row(1, "same", "-{0}"),
+    Op.ABS:    Row(1, "same", "abs({0})"),
+    Op.SQRT:   Row(1, "same", "sqrt({0})"),
+    Op.EXP:    Row(1, "same", "exp({0})"),
+    Op.LOG:    Row(1, "same", "log({0})"),
+    Op.TANH:   Row(1, "same", "tanh({0})"),
+    Op.ERF:    Row(1, "same", "erf({0})"),
+    Op.SIN:    Row(1, "same", "sin({0})"),
+    Op.COS:    Row(1, "same", "cos({0})"),
+    Op.EXP2:   Row(1, "same", "exp2({0})"),
+    Op.LOG2:   Row(1, "same", "log2({0})"),
+    Op.LOG1P:  Row(1, "same", "log1p({0})"),
+    Op.EXPM1:  Row(1, "same", "expm1({0})"),
+    Op.FLOOR:  Row(1, "same", "floor({0})"),
+    Op.CEIL:   Row(1, "same", "ceil({0})"),
+    Op.TRUNC:  Row(1, "same", "trunc({0})"),
+    Op.RINT:   Row(1, "same", "rint({0})"),    # halfway cases to even
+    Op.ROUND:  Row(1, "same", "round({0})"),   # halfway cases away from zero, as roundf
+    Op.POW:    Row(2, "same", "pow({0}, {1})"),
+    Op.WIDEN:  Row(1, "f64", "double({0})"),   # of a float (exact) or an integer
+    Op.NARROW: Row(1, "f32", "float({0})"),    # the nearest float32 of a double or an integer
+    Op.HALF:   Row(1, "f32", "half({0})"),     # of the bits of an IEEE binary16, an integer
+    Op.BFLOAT: Row(1, "f32", "bfloat({0})"),   # of the upper half of a float32, an integer
+    Op.CONST64: Row(0, "f64", "{imm}", "the bits of the float64, an int"),
+    Op.INDEX64: Row(0, "f64", "double({imm})", "an Affine, converted to float64"),
+    Op.ADD:    Row(2, "same", "({0} + {1})"),
+    Op.SUB:    Row(2, "same", "({0} - {1})"),
+    Op.MUL:    Row(2, "same", "{0}*{1}"),
+    Op.DIV:    Row(2, "same", "({0} / {1})"),
     # x86 maxss/minss: max(a, b) = a > b ? a : b, so b wins when either is NaN or both are zero.
-    Op.MAX:    Row(2, "f32", "max({0}, {1})"),
-    Op.MIN:    Row(2, "f32", "min({0}, {1})"),
+    Op.MAX:    Row(2, "same", "max({0}, {1})"),
+    Op.MIN:    Row(2, "same", "min({0}, {1})"),
     # C fmaxf/fminf: the operand that is a number wins over NaN.
-    Op.FMAX:   Row(2, "f32", "fmax({0}, {1})"),
-    Op.FMIN:   Row(2, "f32", "fmin({0}, {1})"),
-    Op.FMA:    Row(3, "f32", "fma({0}, {1}, {2})"),   # {0}*{1} + {2}, rounded once
+    Op.FMAX:   Row(2, "same", "fmax({0}, {1})"),
+    Op.FMIN:   Row(2, "same", "fmin({0}, {1})"),
+    Op.FMA:    Row(3, "same", "fma({0}, {1}, {2})"),   # {0}*{1} + {2}, rounded once
     Op.LT:     Row(2, "bool", "({0} < {1})"),          # ordered: false on NaN
     Op.LE:     Row(2, "bool", "({0} <= {1})"),
     Op.EQ:     Row(2, "bool", "({0} == {1})"),
@@ -95,10 +137,15 @@ TABLE: dict[Op, Row] = {
     Op.NOT:    Row(1, "bool", "not {0}"),
     Op.AND:    Row(2, "bool", "({0} and {1})"),
     Op.OR:     Row(2, "bool", "({0} or {1})"),
-    Op.SELECT: Row(3, "f32", "({1} if {0} else {2})"),
-    Op.REDUCE: Row(2, "f32", "{imm}", "(kind, binder, extent): args are (init, term)"),
+    Op.SELECT: Row(3, "same", "({1} if {0} else {2})"),
+    Op.REDUCE: Row(2, "same", "{imm}", "(kind, binder, extent): args are (init, term)"),
 }
 # fmt: on
+
+
+INDICES = (Op.INDEX, Op.INDEX64)
+# element type of an array or a scalar by its C type; every other is an array of integers
+REALS = {"float": "f32", "double": "f64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +182,7 @@ class TraceOp:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One C argument. role: in | out | inout (float arrays), dim (integer), scalar (float)."""
+    """One C argument. role: in | out | inout (arrays), dim (integer), scalar (float or double)."""
 
     name: str
     role: str
@@ -202,6 +249,11 @@ def float_bits(value: float) -> int:
         return struct.unpack("<I", struct.pack("<f", value))[0]
     except OverflowError:
         return 0x7F800000 if value > 0 else 0xFF800000
+
+
+def bits_double(bits: int) -> float:
+    """The float64 with these bits."""
+    return struct.unpack("<d", struct.pack("<Q", bits))[0]
 
 
 def bits_float(bits: int) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .ir import TABLE, Op, OpTrace, Store, TraceOp, bits_float, float_bits, reachable
+from .ir import TABLE, Op, OpTrace, Store, TraceOp, bits_double, bits_float, float_bits, reachable
 
 NAME_FROM = 16  # a repeated text at least this long is given a name
 
@@ -93,6 +93,8 @@ def _is_plain_start(kind: str, init: str) -> bool:
 def _immediate(node: TraceOp) -> str:
     if node.op is Op.CONST:
         return _float_text(node.imm)
+    if node.op is Op.CONST64:
+        return repr(bits_double(node.imm))
     if node.op is Op.LOAD:
         return f"{node.imm[0]}[{node.imm[1]}]"
     return str(node.imm)

@@ -1,4 +1,4 @@
-"""Rules that keep every bit of every result, and the removal of values nobody uses.
+"""Rules that keep every bit of every result, the removal of values nobody uses, one canonical form.
 
     x - - y  ->  x + y          select(not c, a, b)  ->  select(c, b, a)
 
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .ir import BodyBuilder, Op, OpTrace, TraceOp, float_bits, reachable
+from .affine import Affine
+from .ir import INDICES, BodyBuilder, Op, OpTrace, TraceOp, float_bits, reachable
 
 Build = Callable[[BodyBuilder, TraceOp], int | None]
 ONE = float_bits(1.0)
@@ -109,3 +110,79 @@ def prune(trace: OpTrace) -> OpTrace:
     )
     stores = tuple(replace(s, value=place[s.value]) for s in trace.stores)
     return replace(trace, body=body, stores=stores)
+
+
+# ---- one form for equal traces, whatever order a compiler chose
+
+COMMUTATIVE = frozenset({Op.ADD, Op.MUL, Op.FMA, Op.EQ, Op.UNORD, Op.AND, Op.OR})
+RANK = {Op.CONST: 0, Op.CONST64: 0, Op.SCALAR: 1, Op.INDEX: 2, Op.INDEX64: 2, Op.LOAD: 4}  # operations between them
+
+
+def canonical(trace: OpTrace) -> OpTrace:
+    """The first two operands of x + y, x*y, ... by structure, stores by address, values in the
+    order in which the stores need them, binders of reduces r0, r1, ... in that order."""
+    order = {p.name: k for k, p in enumerate(trace.params)}
+    level = _levels(trace)
+    keys: list[tuple] = []
+    body: list[TraceOp] = []
+    for node in trace.body:
+        args = node.args
+        if node.op in COMMUTATIVE:
+            args = (*sorted(args[:2], key=keys.__getitem__), *args[2:])
+        body.append(replace(node, args=args))
+        inner = [keys[a] for a in args]
+        size = 1 + sum(k[1] for k in inner)
+        keys.append((RANK.get(node.op, 3), size, node.op, *_immediate_key(node, order, level),
+                     *inner))  # fmt: skip
+    stores = sorted(
+        trace.stores,
+        key=lambda s: (order.get(s.param, -1), len(s.index.terms), s.index.terms, keys[s.value]),
+    )
+    return _in_order(replace(trace, body=tuple(body), stores=tuple(stores)))
+
+
+def _levels(trace: OpTrace) -> dict[str, Affine]:
+    """Names of the binders by depth of nesting, so that keys do not depend on their numbers."""
+    depth: list[int] = []
+    names: dict[str, Affine] = {}
+    for node in trace.body:
+        below = max((depth[a] for a in node.args), default=0)
+        depth.append(below + (node.op is Op.REDUCE))
+        if node.op is Op.REDUCE:
+            names[node.imm[1]] = Affine.sym(f"r{below}")
+    return names
+
+
+def _immediate_key(node: TraceOp, order: dict[str, int], level: dict[str, Affine]) -> tuple:
+    if node.op is Op.LOAD:
+        return order[node.imm[0]], node.imm[1].substitute(level).terms
+    if node.op is Op.REDUCE:
+        return node.imm[0], node.imm[2].terms
+    return (node.imm.substitute(level).terms,) if node.op in INDICES else (str(node.imm),)
+
+
+def _in_order(trace: OpTrace) -> OpTrace:
+    builder = BodyBuilder()
+    place: dict[int, int] = {}
+    binders: dict[str, Affine] = {}
+
+    def visit(position: int) -> int:
+        if position not in place:
+            node = trace.body[position]
+            if node.op is Op.REDUCE:
+                binders[node.imm[1]] = Affine.sym(f"r{len(binders)}")
+            args = tuple(map(visit, node.args))
+            place[position] = builder.add(node.op, *args, imm=renamed(node, binders))
+        return place[position]
+
+    stores = tuple(replace(s, value=visit(s.value)) for s in trace.stores)
+    return replace(trace, body=tuple(builder.body), stores=stores)
+
+
+def renamed(node: TraceOp, env: dict[str, Affine]) -> object:
+    """The immediate of `node` with its symbols replaced."""
+    if node.op is Op.LOAD:
+        return node.imm[0], node.imm[1].substitute(env)
+    if node.op is Op.REDUCE:
+        return node.imm[0], str(env.get(node.imm[1], node.imm[1])), node.imm[2]
+    return node.imm.substitute(env) if node.op in INDICES else node.imm

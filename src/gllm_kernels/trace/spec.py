@@ -7,15 +7,20 @@ from collections.abc import Iterator
 
 from ..errors import CompileError
 from .affine import Affine
-from .ir import REDUCERS, TABLE, Op, OpTrace, Store, TraceOp
+from .ir import INDICES, REALS, REDUCERS, TABLE, Op, OpTrace, Store, TraceOp
 
-# operand types where they are not all f32
+# operand types where they are not floats of one width, f32 or f64
 OPERANDS: dict[Op, tuple[str, ...]] = {
     Op.NOT: ("bool",),
     Op.AND: ("bool", "bool"),
     Op.OR: ("bool", "bool"),
-    Op.SELECT: ("bool", "f32", "f32"),
+    Op.SELECT: ("bool", "float", "float"),
+    Op.WIDEN: ("f32 or int",),
+    Op.NARROW: ("f64 or int",),
+    Op.HALF: ("int",),
+    Op.BFLOAT: ("int",),
 }
+MEMBERS = {"float": ("f32", "f64"), "f32 or int": ("f32", "int"), "f64 or int": ("f64", "int")}
 ROLES = ("in", "out", "inout", "dim", "scalar")
 STRIDE = re.compile(r"(.+)\.s\d+")
 
@@ -31,14 +36,16 @@ def problems(trace: OpTrace) -> Iterator[str]:
     """Everything that is wrong, in the order of the text."""
     yield from _params(trace)
     yield from _binders(trace)
+    kinds: list[str] = []
     for position, node in enumerate(trace.body):
+        kinds.append(type_of(trace, node, [kinds[a] for a in node.args if a < len(kinds)]))
         where = f"body[{position}] {node.op}"
-        for problem in (*_shape(trace, position, node), *_immediate(trace, node)):
+        for problem in (*_shape(trace, position, node, kinds), *_immediate(trace, node)):
             yield f"{where}: {problem}"
             return  # later checks rely on well-formed values
-    free = free_symbols(trace)
+    free, kinds = free_symbols(trace), types(trace)
     for number, store in enumerate(trace.stores):
-        for problem in _store(trace, store, free):
+        for problem in _store(trace, store, free, kinds):
             yield f"stores[{number}] {store.param}: {problem}"
 
 
@@ -59,7 +66,7 @@ def immediate_symbols(node: TraceOp) -> frozenset[str]:
     """Symbols in the index of a load, the value of an index, the extent of a reduce."""
     if node.op is Op.LOAD:
         return node.imm[1].symbols
-    if node.op is Op.INDEX:
+    if node.op in INDICES:
         return node.imm.symbols
     return node.imm[2].symbols if node.op is Op.REDUCE else frozenset()
 
@@ -84,16 +91,46 @@ def _binders(trace: OpTrace) -> Iterator[str]:
         yield f"binder {binder}: is also the name of a param"
 
 
-def _shape(trace: OpTrace, position: int, node: TraceOp) -> Iterator[str]:
-    wanted = OPERANDS.get(node.op, ("f32",) * TABLE[node.op].arity)
+def types(trace: OpTrace) -> list[str]:
+    """f32, f64, int or bool for every value."""
+    found: list[str] = []
+    for node in trace.body:
+        found.append(type_of(trace, node, [found[a] for a in node.args if a < len(found)]))
+    return found
+
+
+def type_of(trace: OpTrace, node: TraceOp, args: list[str]) -> str:
+    result = TABLE[node.op].result
+    if result == "same":
+        return args[-1] if args else "f32"
+    if result == "param":
+        return kind_of(trace, node.imm[0] if isinstance(node.imm, tuple) else node.imm)
+    return result
+
+
+def kind_of(trace: OpTrace, param: object) -> str:
+    """The type of an element of an array, or of a scalar."""
+    ctype = next((p.ctype for p in trace.params if p.name == param), "float")
+    return REALS.get(ctype, "int")
+
+
+def _shape(
+    trace: OpTrace, position: int, node: TraceOp, kinds: list[str]
+) -> Iterator[str]:
+    wanted = OPERANDS.get(node.op, ("float",) * TABLE[node.op].arity)
     if len(node.args) != len(wanted):
         yield f"got {len(node.args)} operands, wanted {len(wanted)}"
         return
+    found: set[str] = set()
     for number, (arg, kind) in enumerate(zip(node.args, wanted, strict=True)):
         if not 0 <= arg < position:
             yield f"operand {number} is position {arg}, wanted one below {position}"
-        elif TABLE[trace.body[arg].op].result != kind:
-            yield f"operand {number} is {TABLE[trace.body[arg].op].result}, wanted {kind}"
+        elif kinds[arg] not in MEMBERS.get(kind, (kind,)):
+            yield f"operand {number} is {kinds[arg]}, wanted {kind}"
+        elif kind == "float":
+            found.add(kinds[arg])
+    if len(found) > 1:
+        yield "operands are f32 and f64, wanted one of them"
 
 
 def _immediate(trace: OpTrace, node: TraceOp) -> Iterator[str]:
@@ -123,6 +160,8 @@ def _reduce(trace: OpTrace, node: TraceOp) -> bool:
 
 IMMEDIATES = {
     Op.CONST: lambda trace, node: isinstance(node.imm, int) and 0 <= node.imm < 1 << 32,
+    Op.CONST64: lambda trace, node: isinstance(node.imm, int) and 0 <= node.imm < 1 << 64,
+    Op.INDEX64: lambda trace, node: isinstance(node.imm, Affine),
     Op.SCALAR: lambda trace, node: node.imm in trace.names("scalar"),
     Op.INDEX: lambda trace, node: isinstance(node.imm, Affine),
     Op.LOAD: _is_load,
@@ -130,7 +169,9 @@ IMMEDIATES = {
 }
 
 
-def _store(trace: OpTrace, store: Store, free: list[frozenset[str]]) -> Iterator[str]:
+def _store(
+    trace: OpTrace, store: Store, free: list[frozenset[str]], kinds: list[str]
+) -> Iterator[str]:
     if store.param == "return":
         if store.domain or store.index.terms:
             yield "a returned value has no domain and no index"
@@ -139,8 +180,9 @@ def _store(trace: OpTrace, store: Store, free: list[frozenset[str]]) -> Iterator
     if not 0 <= store.value < len(trace.body):
         yield f"value is position {store.value}, wanted one below {len(trace.body)}"
         return
-    if TABLE[trace.body[store.value].op].result != "f32":
-        yield f"value is {TABLE[trace.body[store.value].op].result}, wanted f32"
+    wanted = ("f32", "f64") if store.param == "return" else (kind_of(trace, store.param),)
+    if kinds[store.value] not in wanted:
+        yield f"value is {kinds[store.value]}, wanted {' or '.join(wanted)}"
     binders = [b for b, _ in store.domain]
     if len(set(binders)) < len(binders):
         yield f"binders {', '.join(binders)} are not distinct"

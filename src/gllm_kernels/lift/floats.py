@@ -1,0 +1,288 @@
+"""What instructions on floats mean: SSE and VEX scalars, single and double precision.
+
+A vector register is its lowest lane here: a `Node` of 32 or 64 bits. Every row computes that lane
+from lowest lanes alone, so what lies above never matters. VEX forms have three operands where the
+SSE forms have two. Meanings: Intel SDM volume 2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from iced_x86 import Instruction, OpKind
+
+from ..trace.ir import Op
+from .error import Refusal
+from .nodes import compared
+from .operands import (
+    GENERAL,
+    UnknownOperand,
+    address_of,
+    general,
+    integer,
+    lane,
+    vector,
+    width_of,
+    writer,
+    xmm,
+)
+from .rows import MNEMONICS, ROWS, Builder, Step, row, same_register
+from .state import CHOSEN
+
+if TYPE_CHECKING:
+    from .engine import Machine
+
+KINDS = {"ss": "f32", "sd": "f64"}
+BYTES = {"f32": 4, "f64": 8}
+WHOLE = ("movaps", "movapd", "movups", "movupd", "movdqa", "movdqu")  # all 16 bytes
+COPY = {"movss": "f32", "movsd": "f64", "vmovss": "f32", "vmovsd": "f64"}
+
+
+def rows(*names: str, vex: bool = True) -> tuple[str, ...]:
+    return (*names, *("v" + n for n in names)) if vex else names
+
+
+def sources(i: Instruction) -> tuple[int, int]:
+    """The two operands that are read: SSE overwrites the first, VEX has a third."""
+    return (0, 1) if i.op_count == 2 or i.op_kind(2) == OpKind.IMMEDIATE8 else (1, 2)
+
+
+def result(i: Instruction, op: Op, *operands) -> Step:
+    target = xmm(i, 0)
+    return lambda m: m.x.__setitem__(target, m.nodes.make(op, tuple(o(m) for o in operands)))
+
+
+# ---- moves
+
+
+@row(*rows(*WHOLE))
+def _whole(i: Instruction) -> Step:
+    """Sixteen bytes, of which the lowest lane is known."""
+    if i.op_kind(0) == OpKind.MEMORY:
+        address, number = address_of(i), xmm(i, 1)
+        return lambda m: m.store(address(m), 16, m.lanes(number))
+    target = xmm(i, 0)
+    if i.op_kind(1) == OpKind.MEMORY:
+        address = address_of(i)
+        return lambda m: m.x.__setitem__(target, m.as_lanes(m.load(address(m), 16)))
+    number = xmm(i, 1)  # a whole register may be undefined
+    return lambda m: m.x.__setitem__(target, m.x[number])
+
+
+@row("movss", "movsd", "vmovss", "vmovsd")
+def _scalar(i: Instruction) -> Step:
+    kind = COPY[MNEMONICS[i.mnemonic]]
+    size, last = BYTES[kind], i.op_count - 1
+    if i.op_kind(0) == OpKind.MEMORY:
+        address, number = address_of(i), xmm(i, 1)
+        return lambda m: m.store(address(m), size, m.float(number, kind))
+    target = xmm(i, 0)
+    if i.op_kind(last) == OpKind.MEMORY:
+        address = address_of(i)
+        return lambda m: m.x.__setitem__(target, m.as_float(m.load(address(m), size), kind))
+    number = xmm(i, last)
+    return lambda m: m.x.__setitem__(target, m.lanes(number))
+
+
+@row(*rows("movd", "movq"))
+def _between(i: Instruction) -> Step:
+    """The bits of a float as an integer, and back."""
+    wide = "q" in MNEMONICS[i.mnemonic]
+    kind, size = ("f64", 8) if wide else ("f32", 4)
+    if i.op_kind(0) == OpKind.MEMORY:
+        address, number = address_of(i), xmm(i, 1)
+        return lambda m: m.store(address(m), size, m.float(number, kind))
+    if i.op_register(0) in GENERAL:
+        number, write = xmm(i, 1), writer(i, 8 * size)
+        return lambda m: write(m, m.float(number, kind))
+    target = xmm(i, 0)
+    if i.op_kind(1) == OpKind.MEMORY:
+        address = address_of(i)
+        return lambda m: m.x.__setitem__(target, m.as_bits(m.load(address(m), size), kind))
+    if i.op_register(1) in GENERAL:
+        source = general(i.op_register(1))[0]
+        return lambda m: m.x.__setitem__(target, m.as_bits(m.defined(source), kind))
+    number = xmm(i, 1)
+    return lambda m: m.x.__setitem__(target, m.float(number, kind))
+
+
+@row("vbroadcastss")
+def _broadcast(i: Instruction) -> Step:
+    target, source = xmm(i, 0), vector(i, 1)
+    return lambda m: m.x.__setitem__(target, source(m))
+
+
+# ---- arithmetic
+
+
+def _arithmetic(op: Op, kind: str) -> Builder:
+    return lambda i: result(i, op, *(vector(i, k, kind) for k in sources(i)))
+
+
+def _root(kind: str) -> Builder:
+    return lambda i: result(i, Op.SQRT, vector(i, i.op_count - 1, kind))
+
+
+def _negated(source) -> Step:
+    return lambda m: m.nodes.neg(source(m))
+
+
+def _fma(name: str, order: tuple[int, int, int], kind: str) -> Builder:
+    """dest = +-o[order[0]] * o[order[1]] +- o[order[2]], rounded once; a sign change is exact."""
+
+    def build(i: Instruction) -> Step:
+        a, b, c = (vector(i, k, kind) for k in order)
+        a = _negated(a) if name.startswith("vfnm") else a
+        return result(i, Op.FMA, a, b, _negated(c) if "sub" in name else c)
+
+    return build
+
+
+# fmt: off
+SIMPLE = {"add": Op.ADD, "sub": Op.SUB, "mul": Op.MUL, "div": Op.DIV, "max": Op.MAX, "min": Op.MIN}
+ORDERS = {"132": (0, 2, 1), "213": (1, 0, 2), "231": (1, 2, 0)}
+# fmt: on
+for _suffix, _kind in KINDS.items():
+    for _name, _op in SIMPLE.items():
+        for _row in rows(_name + _suffix):
+            ROWS[_row] = _arithmetic(_op, _kind)
+    for _row in rows("sqrt" + _suffix):
+        ROWS[_row] = _root(_kind)
+    for _name in ("vfmadd", "vfmsub", "vfnmadd", "vfnmsub"):
+        for _digits, _order in ORDERS.items():
+            ROWS[_name + _digits + _suffix] = _fma(_name, _order, _kind)
+
+# the immediate of roundss: rounding mode, bit 3 keeps the inexact flag clear; 4 is the mode of MXCSR
+ROUNDINGS = {0: Op.RINT, 1: Op.FLOOR, 2: Op.CEIL, 3: Op.TRUNC, 4: Op.RINT}
+
+
+@row(*rows("roundss", "roundsd"))
+def _round(i: Instruction) -> Step:
+    last = i.op_count - 1
+    kind = KINDS[MNEMONICS[i.mnemonic][-2:]]
+    return result(i, ROUNDINGS[i.immediate(last) & 7], vector(i, last - 1, kind))
+
+
+@row("rcpss", "rsqrtss", "vrcpss", "vrsqrtss")
+def _approximation(i: Instruction) -> Step:
+    def step(m: Machine) -> None:
+        raise Refusal(
+            f"{MNEMONICS[i.mnemonic]} is an approximation",
+            "correctly rounded division and square roots",
+            "compile without -ffast-math, -Ofast and -mrecip",
+        )
+
+    return step
+
+
+# ---- conversions
+
+
+@row(*rows("cvtss2sd", "cvtsd2ss"))
+def _change_width(i: Instruction) -> Step:
+    narrow = MNEMONICS[i.mnemonic].endswith("2ss")
+    source = vector(i, i.op_count - 1, "f64" if narrow else "f32")
+    return result(i, Op.NARROW if narrow else Op.WIDEN, source)
+
+
+@row(*rows("cvtsi2ss", "cvtsi2sd"))
+def _from_integer(i: Instruction) -> Step:
+    last, kind = i.op_count - 1, KINDS[MNEMONICS[i.mnemonic][-2:]]
+    target, width = xmm(i, 0), width_of(i, last)
+    source = integer(i, last, width, data=True)
+    return lambda m: m.x.__setitem__(target, m.converted(source(m), width, kind))
+
+
+@row(*rows("cvttss2si", "cvtss2si", "cvttsd2si", "cvtsd2si"))
+def _to_integer(i: Instruction) -> Step:
+    target = general(i.op_register(0))[0]
+    return lambda m: m.r.__setitem__(target, CHOSEN)
+
+
+@row("vcvtph2ps")
+def _from_half(i: Instruction) -> Step:
+    """The lowest lane: sixteen bits of an array of halves."""
+    target, number = xmm(i, 0), xmm(i, 1)
+
+    def step(m: Machine) -> None:
+        m.x[target] = m.nodes.make(Op.HALF, (m.float(number, "int"),))
+
+    return step
+
+
+# ---- comparisons and bits
+
+
+@row(*rows("comiss", "ucomiss", "comisd", "ucomisd"))
+def _compare(i: Instruction) -> Step:
+    kind = KINDS[MNEMONICS[i.mnemonic][-2:]]
+    left, right = vector(i, 0, kind), vector(i, 1, kind)
+
+    def step(m: Machine) -> None:
+        m.flags = ("float", left(m), right(m), 32)
+
+    return step
+
+
+def _bits(name: str) -> Builder:
+    def build(i: Instruction) -> Step:
+        target, (a, b) = xmm(i, 0), sources(i)
+        if name == "flip_bits" and same_register(i, a):  # x ^ x clears, whatever x was
+            return lambda m: m.x.__setitem__(target, m.nodes.const64(0))
+        left, right = lane(i, a), lane(i, b)
+
+        def step(m: Machine) -> None:
+            found = getattr(m.nodes, name)(left(m), right(m))
+            if found is None:
+                raise Refusal("bitwise arithmetic on floats", "sign changes and magnitudes only")
+            m.x[target] = found
+
+        return step
+
+    return build
+
+
+BITWISE = {
+    "flip_bits": ("xorps", "xorpd", "pxor"), "mask_bits": ("andps", "andpd", "pand"),
+    "clear_bits": ("andnps", "andnpd", "pandn"), "join_bits": ("orps", "orpd", "por"),
+}  # fmt: skip
+for _meaning, _names in BITWISE.items():
+    ROWS.update(dict.fromkeys(rows(*_names), _bits(_meaning)))
+
+# cmpss predicates 0 to 3; 4 to 7 are their negations; VEX adds the quiet forms from 16 on, and
+# 13, 14 (not less: >=, >) and 8 (equal or unordered) with other operand orders
+PREDICATES = (Op.EQ, Op.LT, Op.LE, Op.UNORD)
+
+
+@row(*rows("cmpss", "cmpsd"))
+def _compare_mask(i: Instruction) -> Step:
+    """A lane of ones or zeros: here the comparison itself, which only bitwise rows may read."""
+    kind, last = KINDS[MNEMONICS[i.mnemonic][-2:]], i.op_count - 1
+    target, (a, b) = xmm(i, 0), (0, 1) if last == 2 else (1, 2)
+    left, right = vector(i, a, kind), vector(i, b, kind)
+    negated, predicate = divmod(i.immediate(last), 4)
+    if negated > 1:
+        raise UnknownOperand
+    op = PREDICATES[predicate]
+
+    def step(m: Machine) -> None:
+        mask = m.nodes.make(op, (left(m), right(m)))
+        m.x[target] = m.nodes.not_(mask) if negated else mask
+
+    return step
+
+
+@row("blendvps", "blendvpd", "vblendvps", "vblendvpd")
+def _blend(i: Instruction) -> Step:
+    """mask ? second : first; the SSE form has its mask in xmm0."""
+    target, vex = xmm(i, 0), i.op_count == 4
+    first, second = (lane(i, k) for k in ((1, 2) if vex else (0, 1)))
+    mask = lane(i, 3) if vex else lambda m: m.x[0]
+
+    def step(m: Machine) -> None:
+        condition, then, other = mask(m), second(m), first(m)
+        if condition is None or condition.kind != "bool" or compared(condition) != then.kind:
+            raise Refusal("a blend by a sign bit", "blends by a comparison of the same width")
+        m.x[target] = m.nodes.select(condition, then, other)
+
+    return step
