@@ -17,6 +17,7 @@ import numpy as np
 from .codegen import spec as kernel_spec
 from .codegen.isa import detect
 from .config import current
+from .errors import ShapeError
 from .executable.cache import KERNELS
 from .executable.layer import CompiledLayer
 from .executable.link import LoadedKernel, link
@@ -27,7 +28,7 @@ from .fusion.plan import plan_fusion
 from .fusion.profile import DeviceProfile
 from .graph import spec as graph_spec
 from .graph.dag import build_dag
-from .graph.ir import CompilerGraph
+from .graph.ir import CompilerGraph, Graph
 from .trace.ir import OpTrace
 
 Observe = Callable[[str, object, float], None]  # (stage, what it made, milliseconds so far)
@@ -60,10 +61,7 @@ def compile_graph(graph: CompilerGraph, profile: DeviceProfile | None = None,
     plan = watch("plan", plan_fusion(dag, profile))
     # where the temporaries live
     buffers = watch("buffers", plan_buffers(plan))
-    states = {} if states is None else states
-    for buffer in source.buffers:
-        if buffer.kind == "state" and buffer.name not in states:
-            states[buffer.name] = np.zeros([s.evaluate({}) for s in buffer.shape], np.float32)
+    states = prepare_states(source, {} if states is None else states)
     # one kernel for each distinct group, written and assembled
     isa = detect.isa_named(profile.isa)
     used: dict[OpTrace, LoadedKernel] = {}
@@ -77,6 +75,24 @@ def compile_graph(graph: CompilerGraph, profile: DeviceProfile | None = None,
     program = watch("program", link(plan, buffers, {**graph.arrays, **own}, kernel_of))
     kernels = tuple(used.values())
     return CompiledLayer(source, plan, program, graph.arrays, own, watch.ms, kernels, threads)
+
+
+def prepare_states(graph: Graph, states: MutableMapping[str, np.ndarray]) -> MutableMapping:
+    """Check the arrays given for the graph's states, and make those that are missing, zero.
+
+    One mapping may serve several graphs: names that this graph has no state for are left alone.
+    """
+    for buffer in (b for b in graph.buffers if b.kind == "state"):
+        if any(s.constant is None for s in buffer.shape):
+            raise ShapeError(f"state `{buffer.name}` has a dynamic size; give it constant sizes")
+        shape = tuple(s.constant for s in buffer.shape)
+        array = states.setdefault(buffer.name, np.zeros(shape, np.float32))
+        if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (shape, np.float32):
+            got = f"{array.dtype}{array.shape}" if isinstance(array, np.ndarray) else repr(array)
+            raise ShapeError(f"state `{buffer.name}` must be float32{shape}, got {got}")
+        if not (array.flags.c_contiguous and array.flags.writeable):
+            raise ShapeError(f"state `{buffer.name}` must be C-contiguous and writeable")
+    return states
 
 
 # what GLLM_SPEC=1 runs on a stage's result; traces and kernels are checked where they are made

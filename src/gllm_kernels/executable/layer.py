@@ -22,6 +22,7 @@ from .link import LoadedKernel
 from .program import Program
 
 Array = npt.NDArray[np.generic]
+MAX_DIM = 1 << 40  # keeps every product of two sizes within 64 bits of bytes
 
 
 @dataclass
@@ -47,15 +48,38 @@ class CompiledLayer:
         self, out: Mapping[str, Array] | None = None, **values: Array | int
     ) -> dict[str, Array]:
         """Inputs and free dimensions by name; `out` may hold arrays to write the results to."""
-        floats = {n: _number(n, values.pop(n, None)) for n in self.program.floats}
-        arrays, dims = self._bind(values)
+        self._check_names(values, out or {})
+        floats = {n: _number(n, values[n]) for n in self.program.floats}
+        arrays, dims = self._bind({n: v for n, v in values.items() if n not in floats})
         results = {name: self._result(name, view.shape, view.dtype, (out or {}).get(name), dims)
                    for name, view in self.graph.outputs}
+        _check_apart(results, {**arrays, **self.states} if out else {})
+        self.run(arrays, results, dims, floats)
+        return results
+
+    def run(self, arrays: Mapping[str, Array], results: Mapping[str, Array],
+            dims: Mapping[str, int], floats: Mapping[str, float]) -> None:
+        """The call behind `__call__`, for arguments that have been checked."""
         named = {view.buffer: results[name] for name, view in self.graph.outputs}
         address = {n: a.ctypes.data for n, a in {**arrays, **named}.items()}
         where = [address[b.name] for b in self.external]
         self.program.run(where, dims, self.threads, floats)
-        return results
+
+    def _check_names(self, values: Mapping[str, object], out: Mapping[str, object]) -> None:
+        """Every argument is known and none is missing."""
+        inputs = [b.name for b in self.graph.buffers if b.kind == "input"]
+        bound = {s for b in self.graph.buffers if b.kind == "input" for size in b.shape
+                 for s in size.symbols}
+        wanted = {*inputs, *self.program.floats, *(set(self.program.dims) - bound)}
+        known = wanted | set(self.program.dims)
+        for names, word in ((set(values) - known, "unknown"), (wanted - set(values), "missing")):
+            if names:
+                takes = [*inputs, *self.program.floats, *self.program.dims]
+                raise ShapeError(f"{word} argument `{sorted(names)[0]}`; the layer takes "
+                                 f"{', '.join(takes)}")
+        strange = set(out) - {name for name, _ in self.graph.outputs}
+        if strange:
+            raise ShapeError(f"out[{sorted(strange)[0]!r}]: the layer has no such output")
 
     def disasm(self) -> str:
         """Every distinct kernel, with the groups that run it: instructions beside the kernel
@@ -72,24 +96,35 @@ class CompiledLayer:
         arrays = {b.name: _checked(b, values.get(b.name)) for b in inputs}
         dims = {n: _dimension(n, v) for n, v in values.items() if n not in arrays}
         dims = self.dims_of(arrays, dims)
-        unknown = set(dims) - set(self.program.dims)
-        missing = set(self.program.dims) - set(dims)
-        if unknown or missing:
-            word, names = ("unknown", unknown) if unknown else ("missing", missing)
-            raise ShapeError(
-                f"{word} argument `{sorted(names)[0]}`; the layer takes "
-                f"{', '.join([b.name for b in inputs] + list(self.program.dims))}"
-            )
+        self.check(arrays, dims)
+        return arrays, dims
+
+    def check(self, arrays: Mapping[str, Array], dims: Mapping[str, int]) -> None:
+        """Every access of the coming call lies inside its array."""
+        self.check_indexes(arrays, dims)
         for bound in self.bounds:
             bound.check(dims)
-        return arrays, dims
 
     def dims_of(self, arrays: Mapping[str, Array], given: Mapping[str, int]) -> dict[str, int]:
         """The dynamic dimensions: those given, and those that the inputs' shapes tell."""
         dims = dict(given)
-        for buffer in (b for b in self.graph.buffers if b.kind == "input"):
+        inputs = [b for b in self.graph.buffers if b.kind == "input"]
+        for buffer in inputs:
             _bind_shape(buffer, arrays[buffer.name].shape, dims)
+        for buffer in inputs:
+            _check_shape(buffer, arrays[buffer.name].shape, dims)
         return dims
+
+    def check_indexes(self, arrays: Mapping[str, Array], dims: Mapping[str, int]) -> None:
+        """Index arrays address what exists: their values are looked at before every call."""
+        for node in self.graph.nodes:
+            for param, size in node.op.indexes:
+                view = dict(node.inputs)[param]
+                if view.buffer not in arrays:
+                    raise ShapeError(f"{node.name}: `{param}` must be an input of the graph, so "
+                                     "that its values can be checked")
+                count = dict(node.dims)[size].evaluate(dims)
+                _check_indices(f"{node.op.name}: `{view.buffer}`", arrays[view.buffer], count)
 
     def _result(
         self,
@@ -137,18 +172,40 @@ def _number(name: str, value: object) -> float:
 
 
 def _dimension(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ShapeError(f"`{name}`={value!r}: wanted a non-negative integer")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < MAX_DIM:
+        shown = value if isinstance(value, (int, float, str)) else type(value).__name__
+        raise ShapeError(f"`{name}`={shown}: wanted a non-negative integer below 2**40")
     return int(value)
 
 
 def _bind_shape(buffer: Buffer, shape: tuple[int, ...], dims: dict[str, int]) -> None:
-    """Dimensions that are one symbol take their value here; every other one must agree."""
-    for axis, (want, have) in enumerate(zip(buffer.shape, shape)):
+    """Dimensions that are one symbol take their value here."""
+    for want, have in zip(buffer.shape, shape):
         if len(want.terms) == 1 and want.terms[0][0] == 1 and len(want.terms[0][1]) == 1:
             dims.setdefault(want.terms[0][1][0], have)
+
+
+def _check_shape(buffer: Buffer, shape: tuple[int, ...], dims: Mapping[str, int]) -> None:
+    """Every axis has the size that the dimensions give it."""
+    for axis, (want, have) in enumerate(zip(buffer.shape, shape)):
         if want.symbols <= dims.keys() and want.evaluate(dims) != have:
             raise ShapeError(
                 f"axis {axis} of `{buffer.name}` has size {have}, wanted "
                 f"{want.evaluate(dims)} ({want})"
             )
+
+
+def _check_apart(results: Mapping[str, Array], others: Mapping[str, Array]) -> None:
+    """Results the caller gave share no memory with what is read, or with each other."""
+    seen = dict(others)
+    for name, array in results.items():
+        for other, memory in seen.items():
+            if np.may_share_memory(array, memory):
+                raise ShapeError(f"out[{name!r}] shares memory with `{other}`; give it its own")
+        seen[f"out {name}"] = array
+
+
+def _check_indices(what: str, array: Array, count: int) -> None:
+    if array.size and not (0 <= int(array.min()) and int(array.max()) < count):
+        bad = np.flatnonzero((array < 0) | (array >= count))[0]
+        raise ShapeError(f"{what}[{bad}] is {array.flat[bad]}; it must lie in 0..{count - 1}")

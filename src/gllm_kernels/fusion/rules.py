@@ -105,7 +105,18 @@ def _overwritten(c: Candidate) -> str:
     return ""
 
 
-CONSTRAINTS = (_scalar, _opaque, _private, _exact, _consumers, _single_store, _overwritten)
+def _clobbers(c: Candidate) -> str:
+    """The group writes what the producer still reads, elsewhere than in its own round."""
+    written = [s.target for s in c.consumer.stores]
+    for read in c.producer.accesses()[: -len(c.producer.stores)]:
+        for target in (t for t in written if t.view.buffer == read.view.buffer):
+            if c.producer.reduces() or read.view != target.view:
+                return f"{c.name(c.edge.consumer)} writes {target.view}, which {read.view} reads"
+    return ""
+
+
+CONSTRAINTS = (_scalar, _opaque, _private, _exact, _consumers, _single_store, _overwritten,
+               _clobbers)
 
 
 # -- rules ------------------------------------------------------------------------------------------

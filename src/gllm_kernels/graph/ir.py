@@ -20,6 +20,7 @@ from ..errors import ShapeError
 from ..trace.affine import Affine
 from ..trace.ir import Param
 from .operator import Bound, Operator, solve_dims
+from .safety import check_overlap, check_view, view_bounds
 from .view import Dim, View, as_affine, shape_of, size_of
 
 
@@ -124,9 +125,14 @@ class CompilerGraph:
         op = self._lookup(operator)
         if len(inputs) != len(op.inputs):
             raise ShapeError(f"{op.name} takes {len(op.inputs)} arrays {op.inputs}, got {len(inputs)}")
+        for view in (*inputs, *((out,) if out is not None else ())):
+            self.bounds += view_bounds(op.name, check_view(op.name, view, self.buffers),
+                                       self.buffers[view.buffer])
         _check_dtypes(op, inputs)
         scalars, free = _split_values(op, values)
         node = self._flat(op, inputs, out) if op.is_flat else self._ranked(op, inputs, out, free)
+        if out is not None:
+            check_overlap(op, [view for _, view in node[0]], out)
         self.bounds += [Bound(f"{op.name}: 32-bit indices; `{name}`", value, Affine.const(op.limit))
                         for name, value in node[2] if op.limit]
         self.nodes.append(Node(len(self.nodes), op, node[0], node[1], scalars, node[2], node[3]))
@@ -134,6 +140,8 @@ class CompilerGraph:
 
     def copy(self, view: View) -> View:
         """The same elements in memory of their own, contiguous."""
+        self.bounds += view_bounds("copy", check_view("copy", view, self.buffers),
+                                   self.buffers[view.buffer])
         made = self.temp(view.shape)
         node = Node(len(self.nodes), COPY, (("x", view),), (("out", made),), (), (), ())
         self.nodes.append(node)
@@ -143,7 +151,7 @@ class CompilerGraph:
         """Name a result; the layer returns it as a contiguous array, copied only if it must be."""
         if name in self.outputs:
             raise ShapeError(f"output {name!r} exists already")
-        buffer = self.buffers[view.buffer]
+        buffer = self.buffers[check_view(f"output {name!r}", view, self.buffers).buffer]
         whole = buffer.kind == "temp" and view.is_contiguous and size_of(view.shape) == buffer.size
         taken = any(view.buffer == other.buffer for other in self.outputs.values())
         self.outputs[name] = view if whole and not taken else self.copy(view)
@@ -231,11 +239,21 @@ def _check_dtypes(op: Operator, inputs: tuple[View, ...]) -> None:
             raise ShapeError(f"{op.name}: `{param}` wants {op.dtype(param)}, {view} is {view.dtype}")
 
 
+def _scalar(op: Operator, name: str, value: object) -> float | str:
+    """A number, or the name of a number given per call."""
+    if isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ShapeError(f"{op.name}: `{name}`={value!r} is no float32") from None
+
+
 def _split_values(op: Operator, values: dict[str, float | Dim]) -> tuple[tuple, dict[str, Affine]]:
     scalars, free = dict(op.defaults), {}
     for name, value in values.items():
         if name in op.names("scalar"):
-            scalars[name] = value if isinstance(value, str) else float(value)
+            scalars[name] = _scalar(op, name, value)
         elif name in op.names("dim"):
             free[name] = as_affine(value)
         else:

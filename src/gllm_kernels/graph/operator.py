@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..errors import ShapeError
 from ..trace.affine import Affine
-from ..trace.ir import OpTrace, Param
+from ..trace.ir import Op, OpTrace, Param
 from ..trace.pattern import ComputePattern, pattern_of
 
 ANY_EXTENT = 1 << 31
@@ -29,6 +29,8 @@ class Operator:
     defaults: tuple[tuple[str, float], ...] = ()
     result: str = ""  # ctype of the returned value, "" for none
     opaque: str = ""  # the reason when it is called, not lifted
+    formula: str = ""
+    indexes: tuple[tuple[str, str], ...] = ()  # integer array: the size its values stay below
     address: int = 0  # of the scalar function; 0: `symbol` in the object of the package
 
     def shape(self, param: str) -> tuple[Affine, ...]:
@@ -63,8 +65,12 @@ class Operator:
 
     @property
     def is_flat(self) -> bool:
-        """One dimension, every access at the loop's own position: any rank and broadcasting go."""
-        return self.pattern is ComputePattern.ELEMENTWISE and len(_domain(self.trace)) == 1
+        """One dimension, every access at the loop's own position, the position itself unused: any
+        rank and broadcasting go."""
+        if self.pattern is not ComputePattern.ELEMENTWISE or len(_domain(self.trace)) != 1:
+            return False
+        binder = _domain(self.trace)[0][0]
+        return not any(binder in o.imm.symbols for o in self.trace.body if o.op is Op.INDEX)
 
 
 def _domain(trace: OpTrace) -> tuple[tuple[str, Affine], ...]:

@@ -39,7 +39,7 @@ def traced_operator(row: ScalarOp, trace: OpTrace, address: int = 0) -> Operator
     result = _result(parse(row.declaration))
     shapes += (("return", ()),) if result else ()
     return Operator(row.name, row.symbol, trace.params, shapes, trace, row.defaults, result,
-                    address=address)
+                    formula=row.formula, address=address)
 
 
 def opaque_operator(row: ScalarOp, address: int = 0) -> Operator:
@@ -47,7 +47,7 @@ def opaque_operator(row: ScalarOp, address: int = 0) -> Operator:
     signature = parse(row.declaration)
     shapes = tuple((name, tuple(map(as_affine, sizes))) for name, sizes in row.shapes)
     return Operator(row.name, row.symbol, _params(signature), shapes, None, row.defaults,
-                    _result(signature), row.opaque, address)
+                    _result(signature), row.opaque, row.formula, row.indexes, address)
 
 
 def _result(signature: Signature) -> str:

@@ -8,7 +8,7 @@ Views never copy. Sizes may name dynamic dimensions ("tokens"), known only when 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..errors import ShapeError
 from ..trace.affine import Affine, as_affine
@@ -47,6 +47,8 @@ class View:
     strides: tuple[Affine, ...]
     offset: Affine = Affine()
     dtype: str = "float32"
+    # (what, need, have): need <= have must hold in every call; no part of the view's identity
+    limits: tuple[tuple[str, Affine, Affine], ...] = field(default=(), compare=False)
 
     @staticmethod
     def contiguous(buffer: str, shape: Iterable[Dim], dtype: str = "float32") -> View:
@@ -60,7 +62,7 @@ class View:
     def split(self, axis: int, *sizes: Dim) -> View:
         """One axis into several, outermost first: (8, 64).split(0, 2, 4) -> (2, 4, 64)."""
         parts = shape_of(sizes)
-        axis %= len(self.shape)
+        axis = self._axis(axis)
         if size_of(parts) != self.shape[axis]:
             raise ShapeError(
                 f"{self.buffer}: cannot split axis {axis} of size {self.shape[axis]} into "
@@ -71,7 +73,7 @@ class View:
 
     def merge(self, axis: int, count: int = 2) -> View:
         """`count` neighbouring axes into one; their strides must nest."""
-        axis %= len(self.shape)
+        axis = self._axis(axis)
         sizes = self.shape[axis : axis + count]
         inner = self.strides[axis + count - 1]
         if tuple(s * inner for s in row_major(sizes)) != self.strides[axis : axis + count]:
@@ -86,12 +88,21 @@ class View:
                        strides=tuple(self.strides[a] for a in order))
 
     def slice(self, axis: int, start: Dim, length: Dim) -> View:
-        """`length` positions of an axis from `start` on."""
-        axis %= len(self.shape)
+        """`length` positions of an axis from `start` on, all of them inside the axis."""
+        axis = self._axis(axis)
         shape = list(self.shape)
         shape[axis] = as_affine(length)
-        start = as_affine(start) * self.strides[axis]
-        return replace(self, shape=tuple(shape), offset=self.offset + start)
+        first, end = as_affine(start), as_affine(start) + length
+        what = f"{self.buffer}: slice {first}:{end} of axis {axis}"
+        limits = [(what, -first, Affine()), (what, end, self.shape[axis]),
+                  (what, -shape[axis], Affine())]
+        for name, need, have in limits:
+            gap = (have - need).constant
+            if gap is not None and gap < 0:
+                raise ShapeError(f"{name} leaves the axis, which has size {self.shape[axis]}")
+        open_limits = tuple(row for row in limits if (row[2] - row[1]).constant is None)
+        return replace(self, shape=tuple(shape), offset=self.offset + first * self.strides[axis],
+                       limits=self.limits + open_limits)
 
     def insert(self, axis: int, size: Dim = 1) -> View:
         """A new axis of stride 0: every position along it is the same element."""
@@ -116,6 +127,21 @@ class View:
         if have == Affine.const(1):
             return Affine()
         raise ShapeError(f"{self}: cannot broadcast to {_text(all_)}: size {have} is not {want}")
+
+    def _axis(self, axis: int) -> int:
+        if not -len(self.shape) <= axis < len(self.shape):
+            raise ShapeError(f"{self} has no axis {axis}")
+        return axis % len(self.shape)
+
+    def reach(self) -> tuple[Affine, Affine]:
+        """The lowest and the highest element of the buffer that a non-empty view contains."""
+        low = high = self.offset
+        for size, stride in zip(self.shape, self.strides):
+            if all(c < 0 for c, _ in stride.terms):
+                low = low + (size - 1) * stride
+            else:
+                high = high + (size - 1) * stride
+        return low, high
 
     def _with_axis(self, axis: int, count: int, sizes: tuple[Affine, ...],
                    steps: tuple[Affine, ...]) -> View:

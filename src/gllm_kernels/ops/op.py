@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from inspect import Parameter, Signature
 from math import prod
 
 import numpy as np
@@ -67,6 +68,22 @@ class Op:
         scalars, free = self._values(named)
         return Call(self, given, scalars, free, out).run()
 
+    @property
+    def __doc__(self) -> str:
+        """Formula and arguments, for help(op)."""
+        return f"{self.operator.formula}\n\n{self!r}"
+
+    @property
+    def __signature__(self) -> Signature:
+        """Arrays, then scalars and free dimensions by name, then `out`."""
+        op, keyword = self.operator, Parameter.KEYWORD_ONLY
+        defaults = dict(op.defaults)
+        free = [d for d in op.names("dim") if not _solved(op, d)]
+        rows = [Parameter(p, Parameter.POSITIONAL_OR_KEYWORD) for p in op.inputs]
+        rows += [Parameter(n, keyword, default=defaults.get(n, Parameter.empty))
+                 for n in (*op.names("scalar"), *free)]
+        return Signature([*rows, Parameter("out", keyword, default=None)])
+
     def __repr__(self) -> str:
         params = ", ".join(f"{p.role} {p.name}" for p in self.operator.params)
         return f"<operator {self.name}({params})>"
@@ -93,7 +110,7 @@ class Op:
     def _compile(self, batched: frozenset[str]) -> CompiledLayer:
         op, graph = self.operator, CompilerGraph()
         lead = (Affine.sym(BATCH),)
-        views = [graph.input(p, (lead if p in batched else ()) + op.shape(p), op.dtype(p))
+        views = [graph.input(p, (lead if p in batched else ()) + _axes(op, p), op.dtype(p))
                  for p in op.inputs]
         free = {d: d for d in op.names("dim") if not _solved(op, d)}
         graph.op(op, *views, **{s: s for s in op.names("scalar")}, **free)
@@ -213,7 +230,8 @@ class Call:
         dims = {**layer.dims_of(ins, self.free), **self.free}
         memory = target if self._direct(name, target, ins) else np.empty(shape, target.dtype)
         flat = memory.reshape(tuple(s.evaluate(dims) for s in view.shape))
-        layer(out={name: flat}, **ins, **self.free, **self.scalars)
+        layer.check(ins, dims)
+        layer.run(ins, {name: flat}, dims, self.scalars)
         if memory is not target:
             np.copyto(target, memory)
         return target if target.ndim else target[()]
@@ -242,8 +260,16 @@ class Call:
         if self.out.shape != shape:
             raise ShapeError(f"{self.op.name}: `out` has shape {self.out.shape}, wanted {shape}")
         if not self.out.flags.writeable:
-            raise ShapeError(f"{self.op.name}: `out` is read-only")
+            what = name if self.out is self.arrays.get(name) else "out"
+            raise ShapeError(f"{self.op.name}: `{what}` is read-only")
         return self.out
+
+
+def _axes(op: Operator, param: str) -> tuple[Affine, ...]:
+    """Sizes of an array as dimensions of a call: one that is only bounded from below, such as the
+    `pos + t` rows of a table, has a name of its own."""
+    return tuple(size if len(size.terms) == 1 else Affine.sym(f"{param}.{axis}")
+                 for axis, size in enumerate(op.shape(param)))
 
 
 def _solved(op: Operator, dim: str) -> bool:
@@ -256,17 +282,27 @@ def _array(op: str, name: str, value: object, operator: Operator) -> Array:
     wanted = operator.dtype(name)
     if not isinstance(value, np.ndarray):
         value = np.asarray(value)
+    if name in dict(operator.indexes) and value.dtype.kind in "iu":
+        return _narrow(op, name, value, wanted)
     if value.dtype != np.dtype(wanted):
         raise ShapeError(f"{op}: `{name}` has dtype {value.dtype}, wanted {wanted}; "
                          f"convert it with .astype(np.{wanted})")
     return value
 
 
+def _narrow(op: str, name: str, value: Array, wanted: str) -> Array:
+    """Indices of any integer type, as the type that the operator reads."""
+    limits = np.iinfo(wanted)
+    if value.size and not (limits.min <= int(value.min()) and int(value.max()) <= limits.max):
+        raise ShapeError(f"{op}: `{name}` holds values beyond {wanted}")
+    return value.astype(wanted, copy=False)
+
+
 def _number(op: str, name: str, value: object) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise ShapeError(f"{op}: `{name}`={value!r} is not a number") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ShapeError(f"{op}: `{name}` is no float: {type(value).__name__}") from None
 
 
 def _index(op: str, name: str, value: object) -> int:

@@ -38,13 +38,20 @@ def gemm(a: F32, b: F32, bias: F32 | None = None, epilogue: Epilogue = None,
 
 def matmul(x: F32, w: F32, out: F32 | None = None) -> F32:
     """y[i,j] = sum[p<k](x[i,p] * w[j,p]): x @ w.T, with w stored n x k as models store weights."""
+    if np.ndim(w) != 2 or np.ndim(x) < 1 or np.shape(x)[-1] != np.shape(w)[1]:
+        raise ShapeError(f"matmul: `x` has shape {np.shape(x)}, `w` {np.shape(w)}; wanted (..., k) "
+                         "and (n, k)")
     return Op.named("gemm_bt")(x, w, out=out)
 
 
 def _listed(epilogue: Epilogue) -> Sequence[str | Op]:
     if epilogue is None:
         return ()
-    return (epilogue,) if isinstance(epilogue, (str, Op)) else tuple(epilogue)
+    listed = (epilogue,) if isinstance(epilogue, (str, Op)) else epilogue
+    if not isinstance(listed, (tuple, list)) or not all(isinstance(e, (str, Op)) for e in listed):
+        raise ShapeError(f"gemm: epilogue is a {type(epilogue).__name__}; wanted the name of an "
+                         "operator, an Op, or a list of them")
+    return listed
 
 
 def _fused(name: str, epilogues: tuple[str, ...], arrays: tuple[F32 | None, ...],

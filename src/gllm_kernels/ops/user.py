@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from ..errors import CompileError
+from ..errors import CompileError, ShapeError
 from ..graph.registry import register_operator, traced_operator
 from ..lift.signature import parse
 from ..scalar.catalog import ScalarOp
@@ -44,15 +44,26 @@ def register(source: object, declaration: str) -> Op:
 
 def compile_c(text: str, declaration: str) -> Op:
     """Compile C text with the compiler in $CC, or cc, gcc, clang, and register the function."""
+    parse(declaration)  # what is wrong with it is said before the compiler has its say
+    written = source_bytes(text)
     compiler = find_compiler()
     with tempfile.TemporaryDirectory(prefix="gllm-kernels-") as folder:
         source, library = Path(folder) / "op.c", Path(folder) / "op.so"
-        source.write_text(text, encoding="utf-8")
+        source.write_bytes(written)
         done = subprocess.run([*compiler, *C_FLAGS, str(source), "-o", str(library), "-lm"],
                               capture_output=True, text=True)
         if done.returncode:
             raise CompileError(f"{compiler[0]} refused the source:\n{done.stderr.strip()}")
         return register(library, declaration)
+
+
+def source_bytes(text: str) -> bytes:
+    if not isinstance(text, str):
+        raise ShapeError(f"text={text!r}: expected C source as str, not {type(text).__name__}")
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ShapeError(f"text: character {error.start} has no UTF-8; write it as an escape") from None
 
 
 def find_compiler() -> list[str]:

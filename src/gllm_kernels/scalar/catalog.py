@@ -25,7 +25,9 @@ class ScalarOp:
     formula: str
     opaque: str = ""
     defaults: tuple[tuple[str, float], ...] = ()
-    shapes: tuple[tuple[str, tuple[str, ...]], ...] = ()  # of an opaque one: nothing else tells
+    # of an opaque one, since nothing else tells: array shapes, and what an index array stays below
+    shapes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    indexes: tuple[tuple[str, str], ...] = ()
 
     @property
     def symbol(self) -> str:
@@ -89,9 +91,9 @@ def _row(
     result: str = "void",
     opaque: str = "",
     defaults: tuple[tuple[str, float], ...] = (),
-    shapes: tuple[tuple[str, tuple[str, ...]], ...] = (),
+    **more: tuple,
 ) -> ScalarOp:
-    return ScalarOp(name, _signature(name, arguments, result), formula, opaque, defaults, shapes)
+    return ScalarOp(name, _signature(name, arguments, result), formula, opaque, defaults, **more)
 
 
 # fmt: off
@@ -133,7 +135,8 @@ ROWS: tuple[ScalarOp, ...] = (
          "c[i,j] = sum[p<k](a[i,p] * b[p,j]) + bias[j]"),
     _row("gather", "const float *table, const int32_t *rows, float *out, size_t t, size_t n",
          "out[i,j] = table[rows[i],j]", opaque="its addresses depend on data",
-         shapes=(("table", ("v", "n")), ("rows", ("t",)), ("out", ("t", "n")))),
+         shapes=(("table", ("v", "n")), ("rows", ("t",)), ("out", ("t", "n"))),
+         indexes=(("rows", "v"),)),
     _row("argmax", "const float *x, size_t n", "the lowest i with x[i] = max(x)", "int64_t",
          opaque="its result is an index, which depends on data",
          shapes=(("x", ("n",)), ("return", ()))),
