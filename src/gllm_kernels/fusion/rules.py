@@ -15,8 +15,7 @@ from ..graph.bind import Access, TensorTrace
 from ..graph.dag import SemanticDAG, TensorEdge
 from ..trace.affine import Affine
 from ..trace.ir import Op
-from ..trace.pattern import ComputePattern, pattern_of
-from .linear import linearise
+from ..trace.pattern import RANK, ComputePattern
 from .profile import DeviceProfile
 
 CONTRACTIONS = (ComputePattern.GEMM, ComputePattern.GEMV)
@@ -191,8 +190,8 @@ def judge(candidate: Candidate) -> Verdict:
     reason = refusal(candidate)
     if reason:
         return Verdict(None, reason)
-    produced, consumed = (pattern_of(linearise("group", t).trace)
-                          for t in (candidate.producer, candidate.consumer))
+    patterns = [candidate.dag.op_class(index) for index in candidate.group]
+    produced, consumed = max(patterns, key=RANK.index), candidate.dag.op_class(candidate.edge.consumer)
     for rule in RULES:
         if rule.applies(produced, consumed):
             reason = rule.refuse(candidate)

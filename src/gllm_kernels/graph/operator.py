@@ -7,6 +7,7 @@ them in its catalogue row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..errors import ShapeError
 from ..trace.affine import Affine
@@ -17,7 +18,7 @@ ANY_EXTENT = 1 << 31
 DTYPES = {"float": "float32", "int32_t": "int32", "int64_t": "int64"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Operator:
     """`trace` is None for an opaque operator. `shapes` are in the operator's own dimensions."""
 
@@ -59,11 +60,11 @@ class Operator:
         limit = self.trace.extent_limit if self.trace else ANY_EXTENT
         return limit if limit < ANY_EXTENT else 0
 
-    @property
+    @cached_property
     def pattern(self) -> ComputePattern:
         return ComputePattern.OPAQUE if self.trace is None else pattern_of(self.trace)
 
-    @property
+    @cached_property
     def is_flat(self) -> bool:
         """One dimension, every access at the loop's own position, the position itself unused: any
         rank and broadcasting go."""
