@@ -36,7 +36,7 @@ OPS = {
             (K.VUNORD, (FLOAT, FLOAT)), (K.MAND, (MASK, MASK)), (K.MOR, (MASK, MASK)),
             (K.MNOT, (MASK,)), (K.FIRST, (I64,))],
     I64:   [(K.IADD, (I64, I64)), (K.ISUB, (I64, I64)), (K.IMUL, (I64, I64)),
-            (K.IAND, (I64, I64)), (K.IMIN, (I64, I64)), (K.IMAX, (I64, I64))],
+            (K.IAND, (I64, I64)), (K.IMIN, (I64, I64)), (K.IMAX, (I64, I64)), (K.MBITS, (MASK,))],
 }
 # fmt: on
 

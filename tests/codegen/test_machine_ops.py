@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 from machine import ISAS, agree
 
-from gllm_kernels.codegen.kernel import I64, MASK, TABLE, VEC, K, KernelBuilder, KParam, Mem
+from gllm_kernels.codegen.kernel import (
+    DOWN,
+    I64,
+    MASK,
+    TABLE,
+    TO_ZERO,
+    UP,
+    VEC,
+    K,
+    KernelBuilder,
+    KParam,
+    Mem,
+)
 from gllm_kernels.trace.affine import Affine
 
 ONE = Affine.const(1)
@@ -37,6 +49,8 @@ def immediates(op, lanes, rng):
     if op is K.SHUF128:
         blocks = lanes // 4
         return [tuple(int(i) for i in rng.integers(0, blocks, blocks)) for _ in range(8)]
+    if op is K.VROUND:
+        return [None, DOWN, UP, TO_ZERO]
     return [None]
 
 
@@ -171,10 +185,28 @@ def test_leaves_and_single_elements(isa):
                         "i": np.array([7, 0], np.int32)}, 0, 1)
 
 
+@pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name)
+def test_bits_of_a_mask(isa):
+    """One lane at a time, none and all; the sum of the bits bounds a loop that runs at most once."""
+    lanes = isa.lanes
+    b = KernelBuilder("bits", lanes, (KParam("x", "ptr"), KParam("out", "ptr")))
+    out, zero, x = b.arg("out"), b.int(0), b.load(b.arg("x"), b.int(0))
+    bits = b.emit(K.MBITS, b.emit(K.VLT, x, b.const(0.0)))
+    b.store(out, zero, b.emit(K.SPLAT, bits))
+    with b.loop(0, bits, 1 << lanes, x) as loop:
+        loop.yields(loop.phis[0] + 1.0)
+    b.store(out, zero, loop.results[0], disp=4 * lanes)
+    kernel = b.build(ONE, 1)
+    numbers = np.arange(lanes)
+    for mask in (numbers < 0, numbers >= 0, *(numbers == lane for lane in range(lanes))):
+        x = np.where(mask, -1, 1).astype(np.float32)
+        agree(kernel, isa, {"x": x, "out": np.zeros(2 * lanes, np.float32)})
+
+
 def test_types_cover_the_table():
     """No operation is left out: vector rows above, integers, memory, leaves."""
     done = set(vector_cases()) | {K.IADD, K.ISUB, K.IMUL, K.IAND, K.IMIN, K.IMAX, K.IDIV}
     done |= {op for op, row in TABLE.items() if not row.args}
     done |= {K.LOAD, K.LOADM, K.BCAST, K.STORE, K.STOREM, K.STORE1, K.PREFETCH, K.ILOAD32}
-    done |= {K.FIRST, K.SPLAT}
+    done |= {K.FIRST, K.SPLAT, K.MBITS}
     assert done == set(K) and TABLE[K.FIRST].args == (I64,)

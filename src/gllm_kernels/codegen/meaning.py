@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import CompileError
-from .kernel import Inst, K
+from .kernel import DOWN, TO_ZERO, UP, Inst, K
 from .lanes import F32, I32, U32, Array, fma, scalef, to_int, vmax, vmin, wrap
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def full(s: State, value: int) -> Array:
     return np.full(s.kernel.lanes, value & 0xFFFFFFFF, U32).view(F32)
 
 
+ROUNDINGS = {None: np.rint, DOWN: np.floor, UP: np.ceil, TO_ZERO: np.trunc}
+
 # fmt: off
 MEANING: dict[K, Callable] = {
     K.ICONST: lambda s, i: i.imm,
@@ -121,7 +123,7 @@ MEANING: dict[K, Callable] = {
     K.VSQRT: lambda s, i, a: np.sqrt(a),
     K.VFMA: lambda s, i, a, b, c: fma(a, b, c),
     K.VFNMA: lambda s, i, a, b, c: fma(-a, b, c),
-    K.VROUND: lambda s, i, a: np.rint(a),
+    K.VROUND: lambda s, i, a: ROUNDINGS[i.imm](a),
     K.VSCALEF: lambda s, i, a, b: scalef(a, b),
     K.VAND: bits(np.bitwise_and), K.VOR: bits(np.bitwise_or), K.VXOR: bits(np.bitwise_xor),
     K.VANDN: bits(lambda a, b: ~a & b),
@@ -139,6 +141,7 @@ MEANING: dict[K, Callable] = {
     K.MAND: lambda s, i, a, b: a & b,
     K.MOR: lambda s, i, a, b: a | b,
     K.MNOT: lambda s, i, a: ~a,
+    K.MBITS: lambda s, i, a: sum(1 << int(lane) for lane in np.flatnonzero(a)),
     K.SELECT: lambda s, i, m, a, b: np.where(m, a, b),
     K.HSUM: halving(np.add), K.HMAX: halving(vmax), K.HMIN: halving(vmin),
     K.PERMUTE: lambda s, i, a: a[list(i.imm)],

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import CompileError
-from .kernel import I64, TABLE, WITHIN, If, Inst, K, Kernel, Loop, Mem, Stmt
+from .kernel import DOWN, I64, TABLE, TO_ZERO, UP, WITHIN, If, Inst, K, Kernel, Loop, Mem, Stmt
 
 MAX_DISP = 1 << 31
 
@@ -149,6 +149,7 @@ def numbers(per: int, limit: int) -> Callable[[Kernel, object], str]:
     return rule
 
 
+ROUNDINGS = (None, DOWN, UP, TO_ZERO)
 _MEMORY = (K.LOAD, K.LOADM, K.BCAST, K.ILOAD32, K.STORE, K.STOREM, K.STORE1, K.PREFETCH)
 IMM: dict[K, Callable[[Kernel, object], str]] = {
     K.ICONST: integer(-1 << 63, 1 << 63),
@@ -158,6 +159,7 @@ IMM: dict[K, Callable[[Kernel, object], str]] = {
     K.VSHL: integer(0, 32),
     K.VSHR: integer(0, 32),
     K.VSAR: integer(0, 32),
+    K.VROUND: lambda kernel, imm: "" if imm in ROUNDINGS else f"one of {ROUNDINGS}",
     K.PERMUTE: numbers(1, 1),
     K.SHUF128: numbers(4, 4),
     K.FIRST: lambda kernel, imm: "" if imm in (None, WITHIN) else f"none or {WITHIN!r}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..kernel import K
 from ..legalise import clamp_first, scalef_by_multiplying
 from .base import Fma, Ins, Isa, Step, row
-from .x86 import SHARED, swap_halves
+from .x86 import SHARED, rounding, swap_halves
 
 # fmt: off
 
@@ -63,7 +63,7 @@ ROWS = SHARED | {
     K.VSQRT:   one("VSQRTPS"),
     K.VFMA:    fma("VFMADD"),
     K.VFNMA:   fma("VFNMADD"),
-    K.VROUND:  one("VROUNDPS!_IMM8", imm=8),  # nearest even, no precision exception
+    K.VROUND:  one("VROUNDPS!_IMM8", encode=rounding),
     K.VAND:    AND,
     K.VOR:     OR,
     K.VXOR:    XOR,
@@ -85,6 +85,7 @@ ROWS = SHARED | {
     K.MAND:    AND,
     K.MOR:     OR,
     K.MNOT:    (Step("d", XOR, ("a", "=ones")),),
+    K.MBITS:   row("VEX_VMOVMSKPS_R32_YMM", "d:e 0:y"),
     K.SELECT:  two("VBLENDVPS!_YMM", "d:y 2:y 1:y* 0:y"),
     K.HSUM:    swap_halves(*FOLD, op=ADD),
     K.HMAX:    swap_halves(*FOLD, op=MAX, spread=SPREAD),

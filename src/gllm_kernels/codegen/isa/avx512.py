@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..kernel import K
 from ..legalise import clamp_first
 from .base import Fma, Ins, Isa, Step, row
-from .x86 import BZHI, MOV_I32, SHARED, swap_halves
+from .x86 import BZHI, MOV_I32, SHARED, rounding, swap_halves
 
 # fmt: off
 
@@ -62,7 +62,7 @@ ROWS = SHARED | {
     K.VSQRT:   one("VSQRTPS!_ER"),
     K.VFMA:    fma("VFMADD"),
     K.VFNMA:   fma("VFNMADD"),
-    K.VROUND:  one("VRNDSCALEPS!_IMM8_SAE", imm=8),  # M=0, nearest even, no precision exception
+    K.VROUND:  one("VRNDSCALEPS!_IMM8_SAE", encode=rounding),
     K.VSCALEF: two("VSCALEFPS!_ER"),
     K.VAND:    two("VPANDD", swap=True),
     K.VOR:     two("VPORD", swap=True),
@@ -85,6 +85,7 @@ ROWS = SHARED | {
     K.MAND:    row("VEX_KANDW_KR_KR_KR", "d:k 0:k 1:k"),
     K.MOR:     row("VEX_KORW_KR_KR_KR", "d:k 0:k 1:k"),
     K.MNOT:    row("VEX_KNOTW_KR_KR", "d:k 0:k"),
+    K.MBITS:   row("VEX_KMOVW_R32_KR", "d:e 0:k"),
     K.SELECT:  two("VBLENDMPS", "d:z 2:z 1:z+ {0}"),
     K.HSUM:    swap_halves(*FOLD, op=ADD),
     K.HMAX:    swap_halves(*FOLD, op=MAX, spread=SPREAD),

@@ -59,6 +59,11 @@ FRAME = row("SUB_RM64_IMM32", "d:r =0")
 SHARED: dict[K, Ins | tuple[Step, ...]] = {K.ILOAD32: MOVSXD}
 
 
+def rounding(mode: int | None) -> int:
+    """The immediate of VROUNDPS and VRNDSCALEPS: nearest even unless told, no precision exception."""
+    return 8 + (mode or 0)
+
+
 def swap_halves(*pairs: tuple[Ins, int], op: Ins, spread: Ins | None = None) -> tuple[Step, ...]:
     """Halving tree in place: exchange halves, combine as op(other, own), so lane 0 is
     op(upper, lower) at every level. A sum is then the same in all lanes; where the operand order
