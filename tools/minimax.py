@@ -11,6 +11,7 @@ the printed float32 polynomial is the fit, not the rounding of one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -63,14 +64,60 @@ def tanh_tail(z: np.ndarray) -> np.ndarray:
     return total
 
 
+def exp2_tail(r: np.ndarray) -> np.ndarray:
+    """(2^r - 1) / r"""
+    return series(r, np.log(2), lambda k: np.log(2) / (k + 2), 24)
+
+
+def log2_tail(f: np.ndarray) -> np.ndarray:
+    """(log2(1+f) - f/log(2)) / f^2"""
+    return (f * log_tail(f) - 0.5) / np.log(2)
+
+
+def sin_tail(z: np.ndarray) -> np.ndarray:
+    """(sin(r) - r) / r^3 with z = r^2"""
+    return series(z, -1 / 6, lambda k: -1 / ((2 * k + 4) * (2 * k + 5)), 12)
+
+
+def cos_tail(z: np.ndarray) -> np.ndarray:
+    """(cos(r) - 1 + r^2/2) / r^4 with z = r^2"""
+    return series(z, 1 / 24, lambda k: -1 / ((2 * k + 5) * (2 * k + 6)), 12)
+
+
+def erf_head(z: np.ndarray) -> np.ndarray:
+    """erf(x)/x - 1 with z = x^2: 2/sqrt(pi) times the sum of (-z)^k / (k! * (2k+1)), less 1."""
+    terms = sum((-z) ** k / (math.factorial(k) * (2 * k + 1)) for k in range(24))
+    return 2 / np.sqrt(np.pi) * terms - 1
+
+
+def erfc(t: np.ndarray) -> np.ndarray:
+    return np.vectorize(math.erfc)(t)
+
+
+def atanh_tail(z: np.ndarray, first: int = 2) -> np.ndarray:
+    """2/log(2) * sum of z^k / (2*(k + first) + 1): log2((1+s)/(1-s))/s past its first terms."""
+    return 2 / np.log(2) * sum(z**k / (2 * (k + first) + 1) for k in range(16))
+
+
 HALF_LN2 = np.log(2) / 2 * (1 + 1e-6)  # rounding of n may leave r slightly outside
 ROOT = np.sqrt(0.5)
+EIGHTH_TURN = np.pi / 4 * (1 + 1e-6)
+ERF_SMALL, ERF_HIGHEST = 0.9277, 4.0
 
 ROWS = (
     Row("EXP", exp_tail, lambda r: r * r / np.exp(r), -HALF_LN2, HALF_LN2, 4),
     Row("LOG", log_tail, lambda f: f**3 / np.log1p(np.where(f == 0, 1e-9, f)),
         ROOT - 1, 2 * ROOT - 1, 8),
     Row("TANH", tanh_tail, lambda z: z / (1 + z * tanh_tail(z)), 0.0, 0.325**2, 2),
+    Row("EXP2", exp2_tail, lambda r: r / 2**r, -0.5, 0.5, 5),
+    Row("LOG2", log2_tail, lambda f: f**2 / np.log1p(np.where(f == 0, 1e-9, f)) * np.log(2),
+        ROOT - 1, 2 * ROOT - 1, 9),
+    Row("SIN", sin_tail, lambda z: z / (1 + z * sin_tail(z)), 0.0, EIGHTH_TURN**2, 2),
+    Row("COS", cos_tail, lambda z: z**2 / np.cos(np.sqrt(z)), 0.0, EIGHTH_TURN**2, 2),
+    Row("ERF", erf_head, lambda z: 1 / (1 + erf_head(z)), 0.0, ERF_SMALL**2, 5),
+    Row("ERFC", lambda t: np.log(erfc(t)) / t, lambda t: t * erfc(t) / (1 - erfc(t)),
+        ERF_SMALL, ERF_HIGHEST, 6),
+    Row("POW", atanh_tail, lambda z: z**2 / atanh_tail(z, 0), 0.0, (3 - 8**0.5) ** 2, 3),
 )
 
 

@@ -211,8 +211,10 @@ def named(*makers: Callable[[], OpTrace]) -> dict[str, OpTrace]:
     return {t.name: t for t in (make() for make in makers)}
 
 
-UNARY = {str(op): unary(op) for op in (Op.EXP, Op.TANH, Op.LOG, Op.SQRT)}
-CHOICES = {t.name: t for t in map(binary, (Op.MAX, Op.MIN, Op.FMAX, Op.FMIN, Op.DIV))}
+UNARY = {str(op): unary(op) for op in (
+    Op.EXP, Op.TANH, Op.LOG, Op.SQRT, Op.ERF, Op.SIN, Op.COS, Op.EXP2, Op.LOG2, Op.LOG1P, Op.EXPM1,
+    Op.FLOOR, Op.CEIL, Op.TRUNC, Op.RINT, Op.ROUND)}
+CHOICES = {t.name: t for t in map(binary, (Op.MAX, Op.MIN, Op.FMAX, Op.FMIN, Op.DIV, Op.POW))}
 FLAT = CHOICES | named(traces.vec_add, traces.vec_mul, traces.vec_scale, traces.silu, traces.swiglu, gelu,
              relu, axpy, every_op, every_other) | UNARY
 ROWS = named(row_bias, traces.rope_with_pos, rope_interleaved)

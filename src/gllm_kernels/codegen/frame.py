@@ -21,7 +21,8 @@ Domain = tuple[tuple[str, Affine], ...]
 
 # how many vector instructions an operation becomes, roughly; the others are one. A Reduce that
 # differs from lane to lane is a loop
-WEIGHTS = {Op.EXP: 14, Op.TANH: 18, Op.LOG: 24, Op.REDUCE: 64}
+WEIGHTS = {Op.EXP: 14, Op.EXP2: 12, Op.EXPM1: 20, Op.TANH: 24, Op.LOG: 24, Op.LOG2: 24,
+           Op.LOG1P: 28, Op.ERF: 30, Op.SIN: 28, Op.COS: 28, Op.POW: 90, Op.REDUCE: 64}
 
 
 def begin(trace: OpTrace, isa: Isa) -> KernelBuilder:

@@ -8,8 +8,9 @@ else, so shared subexpressions are computed once. It serves as epilogue lowering
 accumulator at the Reduce's position and lower what the store wants.
 
 Operations map one to one and keep their operand order, so ordered max and min choose under NaN and
-zeros as the scalar function does. exp, log and tanh expand into their rows in `approx`. A product
-is rounded before it is added, except where the trace itself says fma: see `rewrite.contract`.
+zeros as the scalar function does. exp, sin, pow and their like expand into their rows in `approx`,
+`trig` and `power`. A product is rounded before it is added, except where the trace itself says fma:
+see `rewrite.contract`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from ..errors import CompileError
+from ..errors import CompileError, UnsupportedOpError
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace, Store, TraceOp
 from ..trace.spec import free_symbols
 from .access import Env, anchor, integer, lane_step, load, load_pair, place, store, store_pair
-from .approx import exp, log, tanh
-from .kernel import K, KernelBuilder, Value
+from .approx import erf, exp, exp2, expm1, log, log1p, log2, split_sign, tanh
+from .kernel import DOWN, TO_ZERO, UP, K, KernelBuilder, Value
+from .power import power
+from .trig import cos, sin
 
 SIGN = 0x80000000
 
@@ -36,6 +39,9 @@ def lower(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value
             with origin(builder, f"%{value} {node.op}"):
                 env.values[value] = LEAVES[node.op](builder, trace, value, env)
         else:
+            if node.op not in OPERATIONS:
+                raise UnsupportedOpError(f"{trace.name}: no vector code for the operation {node.op}"
+                                         f" (%{value}); operations are rows in codegen/lower.py")
             args = [lower(builder, trace, a, env) for a in node.args]
             with origin(builder, f"%{value} {node.op}"):
                 env.values[value] = OPERATIONS[node.op](builder, *args)
@@ -206,8 +212,16 @@ def _nest(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value
     return loop.results[0]
 
 
-def _plain(op: K) -> Callable[..., Value]:
-    return lambda builder, *args: builder.emit(op, *args)
+def _plain(op: K, imm: object = None) -> Callable[..., Value]:
+    return lambda builder, *args: builder.emit(op, *args, imm=imm)
+
+
+def _round(builder: KernelBuilder, x: Value) -> Value:
+    """trunc(x), and one further from zero where at least a half was cut off."""
+    whole = builder.emit(K.VROUND, x, imm=TO_ZERO)
+    size, _ = split_sign(builder, x - whole)
+    unit = builder.emit(K.VOR, split_sign(builder, x)[1], builder.const(1.0))
+    return _select(builder, builder.emit(K.VLE, builder.const(0.5), size), whole + unit, whole)
 
 
 def _fmax(builder: KernelBuilder, a: Value, b: Value, op: K = K.VMAX) -> Value:
@@ -232,6 +246,19 @@ OPERATIONS: dict[Op, Callable[..., Value]] = {
     Op.EXP:   exp,
     Op.LOG:   log,
     Op.TANH:  tanh,
+    Op.ERF:   erf,
+    Op.SIN:   sin,
+    Op.COS:   cos,
+    Op.EXP2:  exp2,
+    Op.LOG2:  log2,
+    Op.LOG1P: log1p,
+    Op.EXPM1: expm1,
+    Op.POW:   power,
+    Op.FLOOR: _plain(K.VROUND, DOWN),
+    Op.CEIL:  _plain(K.VROUND, UP),
+    Op.TRUNC: _plain(K.VROUND, TO_ZERO),
+    Op.RINT:  _plain(K.VROUND),
+    Op.ROUND: _round,
     Op.ADD:   _plain(K.VADD),
     Op.SUB:   _plain(K.VSUB),
     Op.MUL:   _plain(K.VMUL),

@@ -23,7 +23,7 @@ from ..trace.ir import Op, OpTrace, Store, TraceOp, float_bits
 from ..trace.spec import free_symbols
 from .access import Env, integer, lane_step, place, store
 from .elementwise import check_in_place, map_row
-from .frame import begin, copies_for, domain_of, each_unit, reach, units_of, weight
+from .frame import WEIGHTS, begin, copies_for, domain_of, each_unit, reach, units_of, weight
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Value
 from .lower import STEPS, hoist, lower, lower_stores, step
@@ -31,7 +31,7 @@ from .rewrite import prepare
 from .strips import Accumulators, strips
 from .tuning import TuningParams
 
-COSTLY = frozenset({Op.EXP, Op.LOG, Op.TANH})
+COSTLY = frozenset(WEIGHTS) - {Op.REDUCE}
 ROWS_PER_TILE = 4
 ROOM = 32  # instructions: 8 accumulators of a dot product; an exp hides the sum's latency alone
 
