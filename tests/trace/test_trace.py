@@ -7,7 +7,7 @@ from gllm_kernels.errors import CompileError, ShapeError
 from gllm_kernels.trace import ir
 from gllm_kernels.trace.affine import Affine
 from gllm_kernels.trace.interp import run
-from gllm_kernels.trace.ir import BodyBuilder, Op, TraceOp
+from gllm_kernels.trace.ir import BodyBuilder, Op, OpTrace, Param, Store, TraceOp
 from gllm_kernels.trace.pattern import ComputePattern, pattern_of
 from gllm_kernels.trace.shapes import param_shape
 from gllm_kernels.trace.simplify import simplify
@@ -194,3 +194,13 @@ def test_simplify_drops_dead_values_and_negated_conditions():
     )
     assert [n.op for n in simplify(trace).body] == [Op.LOAD, Op.CONST, Op.LT, Op.SELECT]
     assert "0.0 if (x[i0] < 0.0) else x[i0]" in str(simplify(trace))
+
+
+def test_a_product_below_the_line_is_in_parentheses():
+    b = BodyBuilder()
+    x, y = (b.add(Op.LOAD, imm=(p, Affine.sym("i0"))) for p in ("x", "y"))
+    value = b.add(Op.DIV, x, b.add(Op.MUL, x, y))
+    params = (Param("x", "in"), Param("y", "in"), Param("out", "out"), Param("n", "dim", "size_t"))
+    store = Store("out", Affine.sym("i0"), value, (("i0", Affine.sym("n")),))
+    trace = OpTrace("f", params, tuple(b.body), (store,))
+    assert "out[i0] = x[i0] / (x[i0]*y[i0])" in str(trace)

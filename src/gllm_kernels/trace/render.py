@@ -72,8 +72,8 @@ class _Page:
         args = [self.text(a) for a in node.args]
         if node.op is Op.REDUCE:
             return _reduce_form(node, args)
-        if node.op is Op.MUL and self.trace.body[node.args[1]].op is Op.MUL:
-            args[1] = f"({args[1]})"  # a*(b*c) rounds differently from a*b*c
+        if node.op in (Op.MUL, Op.DIV) and self.trace.body[node.args[1]].op is Op.MUL:
+            args[1] = f"({args[1]})"  # a*(b*c) rounds differently from a*b*c; a / (b*c) differs
         form = TABLE[node.op].form
         if form[0].isalpha():  # a call encloses its operands itself
             args = [_bare(a) for a in args]
