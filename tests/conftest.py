@@ -6,3 +6,7 @@ os.environ.setdefault("GLLM_SPEC", "1")  # every level is checked between stages
 HERE = Path(__file__).parent
 # shared test modules (traces, guard, blocks) are imported by name from any test folder
 sys.path[:0] = [str(HERE), str(HERE / "fusion")]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="write golden files anew")

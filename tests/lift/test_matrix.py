@@ -1,6 +1,7 @@
 """Every build of the catalogue lifts to the stored traces, whatever compiler, level and encoding."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from gllm_kernels.scalar.catalog import CATALOG
 TOOL = Path(__file__).parents[2] / "tools" / "lift_matrix.py"
 spec = importlib.util.spec_from_file_location("lift_matrix", TOOL)
 matrix = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = matrix  # dataclasses look their module up there
 spec.loader.exec_module(matrix)
 OPS = [op for op in CATALOG if not op.opaque and op.name in matrix.stored_traces()]
 # unrolled by 8 in both dimensions, whose classes of remainders take a minute: left to the tool

@@ -9,7 +9,7 @@ from math import gcd, prod
 
 from ..trace.ir import Op
 from . import value as v
-from .data import Whole, arithmetic, as_whole, compared
+from .data import Part, Whole, arithmetic, as_whole, compared
 from .error import Refusal
 from .nodes import WIDTH, Node, Nodes
 from .program import Block
@@ -192,6 +192,10 @@ class Conditions:
         if a.__class__ is int:
             return moved
         low = v.lower_bound(a)
+        if unsigned and v.fits(a, width) and (low is None or low < 0):
+            if not (v.has_counter(a) or v.has_pointer(a)):
+                self.record(Condition(self.at, a, "l", value < 0))
+                low = value
         proved = v.fits(a, width) and (not unsigned or (low is not None and low >= 0))
         if proved and low is not None and low >= 0 and count == width - 1:
             self._limit(a, width)
@@ -205,7 +209,8 @@ class Conditions:
     def extended(self, a: object, own: int, width: int, signed: bool) -> object:
         """movzx and movsx from `own` to `width` bits; a truth value is 0 or 1 in any width."""
         if a.__class__ is Whole:
-            return a.extended(own, width, signed)
+            known = a.fits(own, signed)
+            return a.extended(own, width, signed) if known or signed else Part(a, own)
         if a.__class__ is Node:
             return a
         if a.__class__ is int:

@@ -50,17 +50,30 @@ class Whole:
             raise Refusal(f"{self.bits} bits of integer data are read as {width}")
         return self
 
+    def fits(self, width: int, signed: bool) -> bool:
+        half = 1 << (width - 1)
+        low, high = (-half, half - 1) if signed else (0, 2 * half - 1)
+        return low <= self.low and self.high <= high
+
     def extended(self, source: int, target: int, signed: bool) -> Whole:
         """movzx, movsx: the same number where it fits the source as the instruction reads it."""
-        half = 1 << (source - 1)
-        low, high = (-half, half - 1) if signed else (0, 2 * half - 1)
-        if not (low <= self.low and self.high <= high):
+        if not self.fits(source, signed):
             kind = "signed" if signed else "unsigned"
             raise Refusal(
                 f"integer data in [{self.low}, {self.high}] are read as {source} {kind} bits",
                 change="declare the array with the type that the code reads",
             )
         return Whole(self.node, self.low, self.high, target, self.raw)
+
+
+class Part:
+    """The low `width` bits of a register; the rest is unknown."""
+
+    __slots__ = ("value", "width")
+
+    def __init__(self, value: object, width: int) -> None:
+        self.value = value
+        self.width = width
 
 
 def element(nodes: Nodes, load: Node, ctype: str) -> Whole:

@@ -24,6 +24,10 @@ Binding = dict[str, int]
 Row = tuple[int, v.Mono, int, tuple[str, ...]]  # coefficient, dimensions, their value, binders
 
 
+class Overlap(Refusal):
+    """Two elements of an output lie at one place: a stride is smaller than what it steps over."""
+
+
 class Expander:
     """Builds the nodes of a trace at fixed sizes."""
 
@@ -55,7 +59,7 @@ class Expander:
                 index = self.index(store.index, env)
                 element = pointer, v.value_of(index)
                 if element in written:
-                    raise Refusal(f"{store.param}[{v.value_of(index)}] is written twice")
+                    raise Overlap(f"{store.param}[{v.value_of(index)}] is written twice")
                 written[element] = (pointer, index, self.value(store.value, env))
         return written
 

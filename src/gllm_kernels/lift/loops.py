@@ -12,9 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from . import value as v
+from .conditions import CHOSEN
+from .data import Part, Whole
 from .elf import Image
 from .error import Refusal
-from .nodes import Nodes
+from .nodes import WIDTH, Node, Nodes
 from .operands import NAMES, RSP
 from .program import Block, Program
 from .signature import Signature
@@ -34,6 +36,7 @@ class Frame:
     entry: dict[int, object]
     round: int = 0
     exit: v.Poly | None = None
+    data: dict[int, object] = field(default_factory=dict)
     expected: dict[int, object] = field(default_factory=dict)
 
 
@@ -75,6 +78,13 @@ class Loops(State):
                 found[address] = a
         return found
 
+    def _narrow(self) -> dict[int, object]:
+        """Registers and slots with integer data, truth values or less than 32 bits: they have no
+        formula in the counters, so none may be carried from one round to the next."""
+        found = dict(enumerate(self.r)) | {at: a for at, (_, a) in self.stack.items()}
+        return {at: a for at, a in found.items() if a.__class__ in (Part, Whole)
+                or (a.__class__ is Node and a.kind not in WIDTH)}  # fmt: skip
+
     def _set(self, location: int, value: object) -> None:
         if location < 16:
             self.r[location] = value
@@ -84,6 +94,7 @@ class Loops(State):
     def _begin(self, loop: int) -> None:
         frame = Frame(loop, self.program.loops[loop - self.program.base], self._locations())
         self.frames.append(frame)
+        frame.data = self._narrow()
         for (at, location), step in self.learned.items():
             entry = frame.entry.get(location, MISSING)
             if at == loop and step is not JUNK and fits_step(entry, step[1]):
@@ -113,6 +124,9 @@ class Loops(State):
     def _repeat(self, frame: Frame) -> None:
         """A back edge: learn steps, check those that are known, and move the counter on."""
         frame.round += 1
+        for location, now in self._narrow().items():
+            if frame.data.get(location) is not now:  # carried from round to round
+                self._set(location, CHOSEN)
         for location, now in self._locations().items():
             before = frame.entry.get(location, MISSING)
             key = (frame.loop, location)

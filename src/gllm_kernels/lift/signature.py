@@ -68,7 +68,7 @@ class Signature:
 
 def parse(declaration: str) -> Signature:
     """The signature, or a LiftError that shows the part that is not understood."""
-    match = DECLARATION.fullmatch(declaration)
+    match = DECLARATION.fullmatch(declaration) if isinstance(declaration, str) else None
     if match is None:
         raise LiftError(
             f"not a C function declaration: {declaration!r}; write it as in "

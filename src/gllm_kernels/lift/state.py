@@ -11,7 +11,7 @@ from ..trace.ir import REALS, Op
 from . import value as v
 from .calls import Function
 from .conditions import CHOSEN, Conditions
-from .data import ELEMENTS, Whole, element
+from .data import ELEMENTS, Part, Whole, element
 from .elf import Image
 from .error import SCALAR, Refusal
 from .nodes import CONSTANTS, Node, Nodes
@@ -28,16 +28,6 @@ INTEGER_ARGUMENTS = (7, 6, 2, 1, 8, 9)  # rdi rsi rdx rcx r8 r9 (System V ABI, 3
 
 class Saved:
     """The value a register held on entry; it may be pushed and popped only."""
-
-
-class Part:
-    """The low `width` bits of a register; the rest is unknown."""
-
-    __slots__ = ("value", "width")
-
-    def __init__(self, value: object, width: int) -> None:
-        self.value = value
-        self.width = width
 
 
 Stored = tuple[int, v.Int, Node]  # pointer atom, index in elements, value
@@ -303,8 +293,10 @@ class State(Conditions):
         for near in range(address - 15, address + size):
             if near != address and near in self.stack and near + self.stack[near][0] > address:
                 del self.stack[near]
-        if size == 4 and value.__class__ is int:
-            value &= 0xFFFFFFFF
+        if size < 8 and value.__class__ is int:
+            value &= (1 << 8 * size) - 1
+        elif size < 4 and value.__class__ in (v.Poly, v.Low32):
+            value = Part(value, 8 * size)
         elif size == 4 and value.__class__ is v.Poly:
             value = v.Low32(value)
         self.stack[address] = (size, value)

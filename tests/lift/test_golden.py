@@ -1,0 +1,49 @@
+"""What the author of a refused function reads: the whole text, reviewed as part of a change.
+
+`pytest --update-golden` writes the file anew.
+"""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_adversarial import FLAGS, SOURCES, declared
+
+from gllm_kernels.errors import LiftError
+from gllm_kernels.lift.lifter import lift
+
+GOLDEN = Path(__file__).with_name("golden_errors.txt")
+FUNCTIONS = (
+    "size_far size_even element_first element_skipped element_half element_triangle index_mask "
+    "index_square index_table index_gather index_scatter state_prefix_sum state_swap state_global "
+    "sum_compensated sum_until_negative data_argmax data_store data_bits data_from_counter "
+    "address_aligned address_overlap address_const call_pointer count_positive quantised "
+    "other_tail recursive part_cleared"
+).split()
+
+
+def version():
+    gcc = shutil.which("gcc")
+    shown = gcc and subprocess.run([gcc, "-dumpversion"], capture_output=True, text=True).stdout
+    return shown.strip() if shown else "none"
+
+
+@pytest.mark.skipif(version() != "12", reason=f"listings are those of gcc 12; here: {version()}")
+def test_errors(tmp_path, request):
+    path = tmp_path / "rejected.so"
+    command = ["gcc", "-O1", *FLAGS, "-fPIC", "-shared", *map(str, SOURCES), "-o", str(path), "-lm"]
+    subprocess.run(command, check=True)
+    rows = {p.id: p.values[0] for p in declared("reject")}
+    names = [n for n in FUNCTIONS if n in rows]
+    assert len(names) >= 20
+    pages = []
+    for name in names:
+        with pytest.raises(LiftError) as caught:
+            lift(path, rows[name], verify=False)
+        pages.append(re.sub(r"\b[0-9a-f]{4,16}h?\b", "ADDR", str(caught.value), flags=re.I))
+    text = "\n\n".join(pages) + "\n"
+    if request.config.getoption("--update-golden"):
+        GOLDEN.write_text(text)
+    assert GOLDEN.read_text() == text
