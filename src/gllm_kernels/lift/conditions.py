@@ -148,7 +148,8 @@ class Conditions:
         if number >= v.COUNTER:
             return f"i{v.loop_of(number)}"
         period = self.periods.get(number, (1, 0))[0]
-        return self.names[number].name + (f"/{period}" if period > 1 else "")
+        name = self.names[number].name
+        return f"({name}/{period})" if period > 1 else name
 
     def bitwise(self, name: str, a: v.Int, b: v.Int, width: int) -> v.Int:
         """and, or, xor: exact on constants, without a formula on sizes."""
