@@ -274,7 +274,7 @@ class Kernel:
         return render(self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # frozen costs a third of the time a generator takes
 class Value:
     """A value under construction; arithmetic on it appends to its builder."""
 
@@ -320,7 +320,8 @@ class KernelBuilder:
     def __init__(self, name: str, lanes: int, params: tuple[KParam, ...]) -> None:
         self.name, self.lanes, self.params = name, lanes, params
         self.regions: list[list[Stmt]] = [[]]
-        self.known: list[dict[tuple, Value]] = [{}]
+        self.known: dict[tuple, Value] = {}  # pure operations of the open regions
+        self.scopes: list[list[tuple]] = [[]]  # which of them each region added
         self.integers: dict[int, int] = {}  # values of constants
         self.count = 0
         self.origin = ""
@@ -332,17 +333,15 @@ class KernelBuilder:
 
     def emit(self, op: K, *args: Value, imm: object = None) -> Value:
         """Append `op`; pure operations already available in an open region are reused."""
-        key = (op, tuple(a.id for a in args), imm)
-        pure = op not in SIDE_EFFECTS and op not in LOADS
-        if pure:
-            for table in self.known:
-                if key in table:
-                    return table[key]
+        ids = tuple([a.id for a in args])
+        key = (op, ids, imm)
+        if key in self.known:
+            return self.known[key]
         value = self.fresh(TABLE[op].result)
-        inst = Inst(value.id, op, tuple(a.id for a in args), imm, self.origin)
-        self.regions[-1].append(inst)
-        if pure:
-            self.known[-1][key] = value
+        self.regions[-1].append(Inst(value.id, op, ids, imm, self.origin))
+        if op not in IMPURE:
+            self.known[key] = value
+            self.scopes[-1].append(key)
         return value
 
     def binary(self, iop: K, vop: K, a: Value, b: Value | int | float) -> Value:
@@ -424,10 +423,11 @@ class KernelBuilder:
 
     def push(self) -> None:
         self.regions.append([])
-        self.known.append({})
+        self.scopes.append([])
 
     def pop(self) -> tuple[Stmt, ...]:
-        self.known.pop()
+        for key in self.scopes.pop():
+            del self.known[key]
         return tuple(self.regions.pop())
 
     def build(self, units: Affine, grain: int, unit: str = "element",
@@ -438,6 +438,7 @@ class KernelBuilder:
 
 
 LOADS = frozenset({K.LOAD, K.LOADM, K.BCAST, K.ILOAD32})
+IMPURE = SIDE_EFFECTS | LOADS  # asked for twice, these happen twice
 
 
 def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
