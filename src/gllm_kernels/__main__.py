@@ -2,7 +2,16 @@
 
 import sys
 
-from .cli.main import main
+
+def main() -> int:
+    """The exit status of the command; Ctrl-C counts as one from here on, the imports included."""
+    try:
+        from .cli.main import main as command
+
+        return command()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -30,7 +31,7 @@ def test_the_text_is_all_there_is_on_stdout() -> None:
     for part in ("load", "compile", "prefill", "decode", "t/s", "GB/s", "peak", "MiB", "seed 1"):
         assert part in line
     bare = run(*SEEDED, "-n", 12, "--no-display-prompt")
-    assert "\ndef" + bare.stdout.decode() == text
+    assert "\ndef" + bare.stdout.decode() == text and text.endswith("\n")
 
 
 def test_the_default_prompt_and_the_packaged_model() -> None:
@@ -58,9 +59,30 @@ def test_prompts_from_files_and_stdin(tmp_path: Path) -> None:
     file = tmp_path / "prompt.txt"
     file.write_text('x = "é\\n"\n', encoding="utf-8")
     done = run("run", "-f", file, "-n", 0)
-    assert done.stdout.decode() == 'x = "é\\n"'
+    assert done.stdout.decode() == 'x = "é\\n"\n'
     assert run("run", "-f", "-", "-n", 0, stdin=file.read_bytes()).stdout == done.stdout
-    assert run("run", "-p", "a\\n", "--no-escape", "-n", 0).stdout == b"a\\n"
+    assert run("run", "-p", "a\\n", "--no-escape", "-n", 0).stdout == b"a\\n\n"
+
+
+def test_the_text_ends_its_line_once() -> None:
+    assert run("run", "-p", "a\\n", "-n", 0).stdout == b"a\n"
+    assert run("run", "-p", "a", "-n", 0, "--no-display-prompt").stdout == b""
+    merged = run("run", "-p", "a", "-n", 0, stderr=subprocess.STDOUT).stdout.decode().splitlines()
+    assert merged[0] == "a" and merged[1].startswith("load ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("-n", 5, "-c", 3), "stopped: context full"),
+        (("-n", -1, "-c", 3), "stopped: context full"),
+        (("-n", 2, "-c", 3), ""),
+        (("-n", 1, "-c", 3), ""),
+    ],
+)
+def test_the_last_line_says_what_stopped_the_text(arguments: tuple[object, ...], reason: str) -> None:
+    line = run("run", "-p", "x", "-s", 1, *arguments).stderr.decode().strip()
+    assert line.endswith(reason or "seed 1") and ("stopped" in line) is bool(reason), line
 
 
 def test_escapes() -> None:
@@ -119,14 +141,17 @@ def test_broken_checkpoints(tmp_path: Path, kind: str, words: list[str]) -> None
         (("run", "-p", "x" * 5000), ["prompt needs room for", "n_ctx is 512", "shorten"]),
         (("run", "-c", "9999"), ["n_ctx=9999", "512"]),
         (("run", "-c", "-1"), ["n_ctx=-1"]),
-        (("run", "-t", "0"), ["n_threads=0"]),
+        (("run", "-t", "-1"), ["n_threads=-1", "at least 0"]),
         (("run", "-n", "-2"), ["max_tokens=-2"]),
         (("run", "--temp", "-1"), ["temp=-1.0", "0 (greedy) or more"]),
-        (("run", "--temp", "nan"), ["temp=nan"]),
+        (("run", "--temp", "nan"), ["temp=nan", "finite"]),
+        (("run", "--temp", "inf"), ["temp=inf", "finite"]),
+        (("run", "--repeat-penalty", "inf"), ["repeat_penalty=inf", "finite"]),
         (("run", "--top-k", "-1"), ["top_k=-1"]),
         (("run", "--top-p", "1.5"), ["top_p=1.5"]),
         (("run", "-s", "-7"), ["seed=-7"]),
-        (("run", "-f", "/no/such/file"), ["/no/such/file"]),
+        (("run", "-f", "/no/such/file"), ["/no/such/file: No such file", "check the path"]),
+        (("run", "-f", "/"), ["/: Is a directory; give a file"]),
         (("run", "-m", "/no/such/dir", "-p", "x"), ["/no/such/dir", "no such directory"]),
         (("run", "-m", "/no/such/dir"), ["no prompt", "-p TEXT"]),
         (("run", "-p", b"\xff".decode("utf-8", "surrogateescape")), ["lone surrogate", "UTF-8"]),
@@ -173,13 +198,71 @@ def test_a_full_disk_behind_stdout() -> None:
     with open("/dev/full", "w") as full:
         done = run(*SEEDED, "-n", 4, stdout=full)
     assert done.returncode == 2
-    assert b"No space left" in done.stderr and len(done.stderr.splitlines()) == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert "stdout: No space left" in line and "write to another place" in line
+    with open("/dev/full", "w") as full:
+        done = run("run", "-p", "", stderr=full)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert run(*SEEDED, "-n", 4, stderr=full).returncode == 2  # no place for the figures
+
+
+def closed(stream: int, *arguments: object) -> subprocess.CompletedProcess[bytes]:
+    """A command that is started without one of its streams, as `>&-` in a shell does."""
+    return run(*arguments, preexec_fn=lambda: os.close(stream))
+
+
+def test_streams_that_are_closed() -> None:
+    for arguments in ((*SEEDED, "-n", 2), ("info",), ("--help",)):
+        done = closed(1, *arguments)
+        (line,) = done.stderr.decode().splitlines()
+        assert done.returncode == 2 and "stdout is closed; send it to" in line
+    done = closed(0, "run", "-f", "-")
+    (line,) = done.stderr.decode().splitlines()
+    assert (done.returncode, done.stdout) == (2, b"") and "stdin is closed; give" in line
+    assert closed(0, *SEEDED, "-n", 2).stdout == run(*SEEDED, "-n", 2).stdout
+    assert closed(2, *SEEDED, "-n", 2).stdout == run(*SEEDED, "-n", 2).stdout
+    assert closed(2, "run", "-p", "").returncode == 2
+
+
+@pytest.mark.parametrize("error", ["OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))",
+                                   "MemoryError('4 GiB refused')", "MemoryError()"])  # fmt: skip
+def test_memory_that_is_refused(error: str) -> None:
+    code = (
+        "import errno, os, sys, gllm_kernels.cli.info as info\n"
+        f"def refuse(options): raise {error}\n"
+        "info.info = refuse\n"
+        "from gllm_kernels.cli.main import main; sys.exit(main(['info']))"
+    )
+    done = python(code)
+    (line,) = done.stderr.decode().splitlines()
+    assert done.returncode == 2 and any(w in line for w in ("allocate", "4 GiB", "out of memory"))
+    assert "; free memory" in line and "ulimit -v" in line and "Errno" not in line
+
+
+def python(code: str, *flags: str) -> subprocess.CompletedProcess[bytes]:
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, *flags, "-c", code], env=environ, capture_output=True)
+
+
+def test_an_interrupt_while_modules_are_imported() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'gllm_kernels.cli.{}': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "sys.argv[1:] = ['run']\n"
+        "from gllm_kernels.__main__ import main; sys.exit(main())"
+    )
+    for module in ("main", "options", "run"):
+        done = python(code.format(module))
+        assert (done.returncode, done.stderr) == (130, b""), module
 
 
 def test_text_beyond_the_terminals_alphabet(tmp_path: Path) -> None:
     (tmp_path / "p").write_text("é 字", encoding="utf-8")
     done = run("run", "-f", tmp_path / "p", "-n", 0, env={"PYTHONIOENCODING": "ascii"})
-    assert (done.returncode, done.stdout) == (0, b"? ?")
+    assert (done.returncode, done.stdout) == (0, b"? ?\n")
 
 
 # --- help and info ------------------------------------------------------------------------------
@@ -251,12 +334,7 @@ print(json.dumps([sorted(m for m in sys.modules), threading.active_count()]))
 
 
 def test_importing_loads_no_stage_and_starts_no_thread() -> None:
-    import subprocess
-
-    done = subprocess.run(
-        [sys.executable, "-c", LAZY],
-        capture_output=True, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    done = python(LAZY)
     modules, threads = json.loads(done.stdout)
     ours = {name for name in modules if name.startswith("gllm_kernels")}
     assert ours == {

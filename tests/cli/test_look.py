@@ -36,7 +36,7 @@ def test_lift_catalogue_times_every_operator() -> None:
         ((CATALOG_OBJECT,), ["x86_64.o", "no DECLARATION", "void mish("]),
         ((CATALOG_OBJECT, ""), ["not a C function declaration: ''", "scalar_silu("]),
         ((CATALOG_OBJECT, SILU[:-1]), ["not a C function declaration", "scalar_silu("]),
-        ((CATALOG_OBJECT, "double f(size_t n)"), ["return type 'double'", "wanted void, float"]),
+        ((CATALOG_OBJECT, "char f(size_t n)"), ["return type 'char'", "wanted void, float"]),
         ((CATALOG_OBJECT, SILU.replace("silu", "mish")), ["no function scalar_mish", "it defines"]),
         ((CATALOG_OBJECT, SILU.replace(", size_t n", "")), ["rdx is read before", "--verbose"]),
         (("catalogue", SILU), ["takes no DECLARATION", "./catalogue"]),

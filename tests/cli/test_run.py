@@ -1,6 +1,9 @@
 """`gllm-kernels run` on the compiled engine: the same text whatever the number of threads."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from command import run
@@ -14,6 +17,48 @@ def test_the_same_bits_twice_and_with_one_or_two_threads(how: tuple[object, ...]
     assert [done.returncode for done in runs] == [0, 0, 0], runs[0].stderr
     assert runs[0].stdout.startswith(b"def main(") and len(runs[0].stdout) > 24
     assert runs[0].stdout == runs[1].stdout == runs[2].stdout
+
+
+def test_threads_by_cores_and_more_than_there_are() -> None:
+    plain = run(*PROMPT, "--temp", 0, compiled=True)
+    automatic = run(*PROMPT, "--temp", 0, "-t", 0, compiled=True, env={"GLLM_THREADS": "0"})
+    assert automatic.stdout == plain.stdout and len(automatic.stderr.splitlines()) == 1
+    for how in ({"GLLM_THREADS": "1024"}, {}):
+        flags = () if how else ("-t", 1024)
+        done = run(*PROMPT, "--temp", 0, *flags, compiled=True, env=how)
+        note, figures = done.stderr.decode().splitlines()
+        used = re.search(r"(\d+) threads?", figures)[1]
+        assert note.startswith(f"gllm-kernels: 1024 threads wanted, {used} used")
+        assert done.stdout == plain.stdout
+
+
+WATCH = """
+import sys
+from pathlib import Path
+import gllm_kernels
+home = str(Path(gllm_kernels.__file__).parent)
+WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "os.link")
+def watch(event, found):
+    target = str(found[0]) if found else ""
+    written = event == "open" and (found[2] or 0) & 3  # O_RDONLY is 0
+    if (written or event in WRITES) and target.startswith(home):
+        print(event, target, file=sys.stderr)
+sys.addaudithook(watch)
+from gllm_kernels.cli.main import main
+for line in (["run", "-p", "x", "-n", "2"], ["info"], ["plan"]):
+    assert main(line) == 0
+assert not open(home + "/__init__.py", "r+").close()
+"""
+
+
+def test_nothing_is_written_where_the_package_is_installed() -> None:
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", WATCH], env=environ, capture_output=True, text=True, check=True
+    )
+    figures, *written = done.stderr.splitlines()
+    assert figures.startswith("load ")
+    assert len(written) == 1 and written[0].endswith("__init__.py")  # the one made on purpose
 
 
 def test_the_text_of_the_reference_engine() -> None:

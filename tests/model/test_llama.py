@@ -1,5 +1,6 @@
 """`Llama` around the reference engine: words, limits, stop strings, streaming, statistics."""
 
+import json
 import threading
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_n_ctx(tmp_path: Path) -> None:
     assert Llama(tmp_path, n_ctx=16, build=build).n_ctx == 16
     with pytest.raises(ShapeError, match="n_ctx=129: .*128 positions; use n_ctx from 1 to 128"):
         Llama(tmp_path, n_ctx=129, build=build)
-    for name, value in [("n_ctx", -1), ("n_ctx", 1.5), ("n_threads", 0), ("n_batch", 0)]:
+    for name, value in [("n_ctx", -1), ("n_ctx", 1.5), ("n_threads", -1), ("n_batch", 0)]:
         with pytest.raises(ShapeError, match=f"{name}={value}: expected an integer"):
             Llama(tmp_path, build=build, **{name: value})
 
@@ -143,9 +144,43 @@ def test_other_arguments(small: Llama) -> None:
     for name, value in [("max_tokens", -2), ("max_tokens", 1.0), ("temp", -1), ("top_p", 3)]:
         with pytest.raises(ShapeError, match=f"{name}={value}"):
             small.generate("a", **{name: value})
-    for stop in ("", ["a", ""], [3]):
+    for stop in ("", ["a", ""], [3], 5, b"x", None):
         with pytest.raises(ShapeError, match="stop="):
             small.generate("a", stop=stop)
+
+
+def test_arguments_of_another_type(small: Llama) -> None:
+    for path in (None, 5, b"x"):
+        with pytest.raises(ShapeError, match=f"path={path!r}: expected the directory"):
+            Llama(path, build=build)
+    for given in (None, 5, b"x"):
+        with pytest.raises(ShapeError, match=f"text={given!r}: expected str"):
+            small.tokenize(given)
+    for tokens in (None, 5, "a", b"a", [0.5], [None], [[1], [1, 2]], [1 << 70]):
+        for taking in (small.detokenize, small.logits, small.eval):
+            with pytest.raises(ShapeError, match="tokens.*expected a sequence of token ids"):
+                taking(tokens)
+    assert small.detokenize([]) == "" and small.detokenize(np.array([66])) == "A"
+
+
+def test_zero_threads_is_automatic(tmp_path: Path) -> None:
+    llm = Llama(write_checkpoint(tmp_path), n_threads=0)
+    assert llm.stats.threads == Llama(tmp_path, n_threads=None).stats.threads >= 1
+
+
+def test_tokens_that_only_the_tokenizer_has(small: Llama) -> None:
+    path = small.path / "tokenizer.json"
+    fields = json.loads(path.read_text())
+    row = {"content": "<extra>", "special": False, "normalized": False}
+    for id in (331, 1 << 22):
+        path.write_text(json.dumps(fields | {"added_tokens": [row | {"id": id}]}))
+        llm = Llama(small.path, build=build)
+        assert llm.tokenize("a<extra>")[-1] == id
+        with pytest.raises(ShapeError, match=rf"prompt\[1\] is token {id}; .*0 to 330 \(vocab_size"):
+            llm.generate("a<extra>")
+        with pytest.raises(ShapeError, match=rf"tokens\[1\] is token {id}"):
+            llm.logits([1, id])
+        assert text(llm, "a") == text(small, "a")
 
 
 def test_nan_weights_and_unknown_architectures_do_not_load(tmp_path: Path) -> None:

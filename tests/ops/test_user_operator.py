@@ -77,6 +77,24 @@ def test_a_source_that_does_not_compile_shows_what_the_compiler_said():
         gk.compile_c("void f(", "void f(const float *x, float *out, size_t n)")
 
 
+@pytest.mark.parametrize("declaration", [None, 5, b"void f()"])
+def test_declarations_of_another_type(declaration, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")  # never asked
+    with pytest.raises(gk.LiftError, match="not a C function declaration: " + repr(declaration)[:4]):
+        gk.compile_c(MISH, declaration)
+    with pytest.raises(gk.LiftError, match="not a C function declaration"):
+        gk.register("libmish.so", declaration)
+
+
+@pytest.mark.parametrize("source", [None, 5, b"void f() {}", "// \udc80"])
+def test_sources_of_another_type(source):
+    with pytest.raises(gk.ShapeError, match="^text"):
+        gk.compile_c(source, DECLARATION)
+    if not isinstance(source, str | bytes):
+        with pytest.raises(gk.LiftError, match=f"cannot lift a {type(source).__name__}"):
+            gk.register(source, DECLARATION)
+
+
 def test_a_missing_compiler_is_named(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(gk.CompileError, match="no-such-compiler is not on PATH"):

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ..errors import GllmError
-from .options import parse
+from .options import UsageError, parse
 
 DEFECT, FAILED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
+# fmt: off
+REMEDIES = {  # what the system refuses: what to do about it
+    errno.ENOMEM: "free memory, allow more (ulimit -v), or need less: a shorter context (-c), "
+                  "fewer threads (-t), a smaller model",
+    errno.ENOSPC: "free space, or write to another place",
+    errno.EISDIR: "give a file",
+    errno.ENOENT: "check the path",
+    errno.EACCES: "check its permissions",
+}
+# fmt: on
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status of `gllm-kernels ARGUMENTS`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     verbose = "-v" in arguments or "--verbose" in arguments
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a C locale lacks letters
     try:
+        check_streams()
         options = parse(arguments)
         status = options.command(options)
         sys.stdout.flush()
@@ -27,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return PIPE_CLOSED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (GllmError, OSError, MemoryError) as error:
-        return report(error, f"error: {error or 'out of memory'}", FAILED, verbose)
+    except GllmError as error:
+        return report(error, f"error: {error}", FAILED, verbose)
+    except (OSError, MemoryError) as error:
+        return report(error, f"error: {refusal(error)}", FAILED, verbose)
     except Exception as error:
         text = f"internal error: {type(error).__name__}: {error} (--verbose shows where)"
         return report(error, text, DEFECT, verbose)
@@ -36,8 +50,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settle_stdout()
 
 
+def check_streams() -> None:
+    """Python has None for a stream that was closed before it started."""
+    if sys.stderr is None:
+        # print(file=None) writes to stdout, where nothing but the text belongs
+        sys.stderr = open(os.devnull, "w")
+    if sys.stdout is None:
+        raise UsageError("stdout is closed; send it to a terminal, a file or /dev/null")
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a C locale lacks letters
+
+
+def refusal(error: OSError | MemoryError) -> str:
+    """Where, what, remedy. An OSError without a file is of stdout, or of no place at all."""
+    if isinstance(error, MemoryError):
+        return f"{str(error) or 'out of memory'}; {REMEDIES[errno.ENOMEM]}"
+    stdout = "stdout" if error.errno == errno.ENOSPC else None
+    where = error.filename if error.filename is not None else stdout
+    what = error.strerror or str(error)
+    remedy = REMEDIES.get(error.errno or 0)
+    return (f"{where}: " if where else "") + what + (f"; {remedy}" if remedy else "")
+
+
 def settle_stdout() -> None:
     """Drop what cannot be written: Python flushes stdout once more at exit, and would complain."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
     except OSError:
@@ -45,10 +82,11 @@ def settle_stdout() -> None:
 
 
 def report(error: Exception, text: str, status: int, verbose: bool) -> int:
-    if verbose:
-        traceback.print_exception(error)
     # lines set in by four are an excerpt of code, which is none without its lines
     told = [line for line in text.splitlines() if not line.startswith("    ")]
     more = " (--verbose shows the code)" if len(told) < len(text.splitlines()) else ""
-    print("gllm-kernels:", " ".join(" ".join(told).split()) + more, file=sys.stderr)
+    with suppress(OSError):  # a full disk behind stderr too: the status is all that is left
+        if verbose:
+            traceback.print_exception(error)
+        print("gllm-kernels:", " ".join(" ".join(told).split()) + more, file=sys.stderr)
     return status

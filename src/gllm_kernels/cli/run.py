@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
+from ..config import current
 from ..errors import ShapeError
 from ..model.llama import TINY, Llama
 from .main import INTERRUPTED
@@ -37,21 +38,36 @@ def run(options: Namespace) -> int:
         repeat_penalty=options.repeat_penalty,
         seed=options.seed,
     )
+    tell_threads(current().threads if options.threads is None else options.threads,
+                 llm.stats.threads)  # fmt: skip
     status = 0
     try:
         write_all(chain([prompt] if options.display_prompt else [], pieces))
     except KeyboardInterrupt:
         status = INTERRUPTED
-    if sys.stdout.isatty():
-        print(file=sys.stderr)  # the cursor stands behind the text
     print(llm.stats, file=sys.stderr)
     return status
 
 
+def tell_threads(wanted: int, used: int) -> None:
+    """More threads than CPUs would only wait for each other: fewer run, and that is said."""
+    if wanted > used:
+        print(f"gllm-kernels: {wanted} threads wanted, {used} used: more cannot run at once here",
+              file=sys.stderr)  # fmt: skip
+
+
 def write_all(pieces: Iterable[str]) -> None:
-    for text in pieces:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    """The pieces as they come; whatever ends them, the text ends its line: stderr may follow it."""
+    last = ""
+    try:
+        for text in pieces:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            last = text or last
+    finally:
+        if last and not last.endswith("\n"):
+            sys.stdout.write("\n")
+            sys.stdout.flush()
 
 
 def read_prompt(options: Namespace) -> str:
@@ -66,6 +82,8 @@ def read_prompt(options: Namespace) -> str:
 
 def read_file(name: str) -> str:
     """The text of a file without its last line end: a prompt goes on where the text stops."""
+    if name == "-" and sys.stdin is None:
+        raise ShapeError("-f -: stdin is closed; give the prompt with -p TEXT or -f FILE")
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     try:
         return data.decode().removesuffix("\n")

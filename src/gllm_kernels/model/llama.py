@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..errors import GllmError, ShapeError
 from .config import LlamaConfig, load_config
 from .sampling import RANDOM_SEED, Sampler, Sampling
-from .stats import Pace, Stats
+from .stats import MAX_TOKENS, Pace, Stats
 from .stops import StopGate, read_stops
 from .tokenizer import load_tokenizer
 from .weights import LlamaWeights, Progress, load_weights
@@ -80,14 +80,17 @@ class Llama:
         progress: Progress | None = None,
         build: Build | None = None,
     ) -> None:
-        """`n_ctx=0`: as long as the model was trained for. `progress(done, total)` in bytes."""
+        """`n_ctx=0`: as long as the model was trained for; `n_threads=0`: by cores and quota.
+
+        `progress(done, total)` is told bytes.
+        """
         began = time.perf_counter()
-        self.path = Path(path)
+        self.path = check_path(path)
         self.config = load_config(self.path)
         self.n_ctx = check_context(n_ctx, self.config)
         self.n_batch = min(check_count("n_batch", n_batch), self.n_ctx)
         if n_threads is not None:
-            check_count("n_threads", n_threads)
+            check_count("n_threads", n_threads, low=0)
         self.tokenizer = load_tokenizer(self.path)
         weights = load_weights(self.path, self.config, progress)
         loaded = time.perf_counter()
@@ -107,7 +110,7 @@ class Llama:
         return self.tokenizer.encode(text, special)
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        return self.tokenizer.decode(tokens)
+        return self.tokenizer.decode(read_ids("tokens", tokens).tolist())
 
     # --- logits ---------------------------------------------------------------------------------
 
@@ -149,8 +152,10 @@ class Llama:
         ids = self._check_tokens("prompt", tokens)
         self._check_room("prompt", len(ids) + 1, 0)
         room = self.n_ctx - len(ids)
-        wanted = room if max_tokens in (None, -1) else check_count("max_tokens", max_tokens, low=0)
-        limit = Limit(min(wanted, room), "max_tokens" if wanted < room else "context full")
+        endless = max_tokens is None or max_tokens == -1
+        wanted = room if endless else check_count("max_tokens", max_tokens, low=0)
+        full = endless or wanted > room
+        limit = Limit(min(wanted, room), "context full" if full else MAX_TOKENS)
         sampler = Sampler(Sampling(temp, top_k, top_p, min_p, repeat_penalty, seed))
         return self._write(ids, limit, sampler, StopGate(read_stops(stop)))
 
@@ -209,17 +214,15 @@ class Llama:
     # --- checks: the engine indexes memory with what passes here ---------------------------------
 
     def _check_tokens(self, name: str, tokens: Sequence[int]) -> I32:
-        ids = np.asarray(tokens)
+        ids = read_ids(name, tokens)
         if not ids.size:
             raise ShapeError(f"{name} is empty: give at least one token, such as the text '\\n'")
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            found = f"{ids.dtype}{ids.shape}"
-            raise ShapeError(f"{name}: expected a sequence of token ids, got {found}")
         bad = np.flatnonzero((ids < 0) | (ids >= self.config.vocab_size))
         if bad.size:
             raise ShapeError(
                 f"{name}[{bad[0]}] is token {ids[bad[0]]}; "
-                f"{self.path} has tokens 0 to {self.config.vocab_size - 1}"
+                f"{self.path} has tokens 0 to {self.config.vocab_size - 1} "
+                "(vocab_size of its config.json, whatever its tokenizer.json adds): leave it out"
             )
         return ids.astype(np.int32)
 
@@ -247,6 +250,28 @@ def compiled(
     from .engine import build  # compiling pulls in every stage: not before a model is loaded
 
     return build(config, weights, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+
+
+def check_path(path: str | Path) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        expected = "expected the directory of a checkpoint, as str or Path"
+        raise ShapeError(f"path={path!r}: {expected}") from None
+
+
+def read_ids(name: str, tokens: Sequence[int]) -> NDArray[np.integer]:
+    """Integers in one row; what they may be is checked by who knows."""
+    try:
+        ids = np.asarray(tokens)
+    except ValueError:  # numpy's word for rows of several lengths
+        raise ShapeError(f"{name}={tokens!r}: expected a sequence of token ids") from None
+    if ids.ndim == 1 and not ids.size:
+        return ids.astype(np.int64)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        found = f"{type(tokens).__name__}, which is {ids.dtype}{list(ids.shape)}"
+        raise ShapeError(f"{name}: expected a sequence of token ids, got {found}")
+    return ids
 
 
 def check_context(n_ctx: int, config: LlamaConfig) -> int:

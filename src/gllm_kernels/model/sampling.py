@@ -24,11 +24,11 @@ PENALTY_WINDOW = 64  # the last tokens that the repeat penalty looks at, as in l
 
 # fmt: off
 RANGES = {  # parameter: lowest, highest, in words
-    "temp":           (0.0, math.inf, "0 (greedy) or more"),
+    "temp":           (0.0, math.inf, "finite, 0 (greedy) or more"),
     "top_k":          (0, math.inf, "0 (all) or more"),
     "top_p":          (0.0, 1.0, "from 0 to 1 (off)"),
     "min_p":          (0.0, 1.0, "from 0 (off) to 1"),
-    "repeat_penalty": (1e-6, math.inf, "above 0; 1 is off"),
+    "repeat_penalty": (1e-6, math.inf, "finite, at least 1e-6; 1 is off"),
     "seed":           (RANDOM_SEED, 2**64 - 1, "from 0 to 2^64 - 1, or -1 for a random one"),
 }
 # fmt: on

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+MAX_TOKENS = "max_tokens"  # the end of a text that needs no reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ class Stats:
             f"{self.threads} thread{'s' * (self.threads != 1)}",
         )
         # without its number a random seed could not be used again
-        return " | ".join(parts + ((f"seed {self.seed}",) if self.seed is not None else ()))
+        seed = (f"seed {self.seed}",) if self.seed is not None else ()
+        stopped = (f"stopped: {self.finish}",) if self.finish not in ("", MAX_TOKENS) else ()
+        return " | ".join(parts + seed + stopped)
 
 
 def _pace(pace: Pace) -> str:

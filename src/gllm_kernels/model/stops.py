@@ -8,10 +8,11 @@ from ..errors import ShapeError
 
 
 def read_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    if not all(isinstance(text, str) and text for text in stops):
+    stops = (stop,) if isinstance(stop, str) else stop
+    listed = isinstance(stops, Sequence) and not isinstance(stops, bytes)
+    if not listed or not all(isinstance(text, str) and text for text in stops):
         raise ShapeError(f"stop={stop!r}: expected a non-empty string or a sequence of them")
-    return stops
+    return tuple(stops)
 
 
 class StopGate:

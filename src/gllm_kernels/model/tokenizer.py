@@ -111,7 +111,9 @@ class Utf8Stream:
 
 
 def check_text(text: str) -> None:
-    """Text must have UTF-8: half a surrogate pair has none."""
+    """Text must be str and have UTF-8: half a surrogate pair has none."""
+    if not isinstance(text, str):
+        raise ShapeError(f"text={text!r}: expected str, not {type(text).__name__}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -160,6 +162,9 @@ class ForeignTokenizer:
         return list(self._inner.encode(text, add_special_tokens=special).ids)  # type: ignore[attr-defined]
 
     def decode(self, ids: Sequence[int]) -> str:
+        wrong = next((id for id in ids if not 0 <= id < 1 << 32), None)
+        if wrong is not None:  # the package counts in 32 bits
+            raise ShapeError(f"token id {wrong}: expected 0 to {(1 << 32) - 1}")
         return self._inner.decode([int(id) for id in ids])  # type: ignore[attr-defined]
 
     def stream(self) -> TextStream:
