@@ -30,6 +30,8 @@ def test_environment() -> None:
         ("GLLM_THREADS", "-1", "0..1024"),
         ("GLLM_SPEC", "3", "0|1|2"),
         ("GLLM_TIME", "yes", "0|1"),
+        ("GLLM_DUMP", ":", "trace,graph,plan,kernel,asm[:name]"),
+        ("GLLM_DUMP", ":silu", "trace,graph,plan,kernel,asm[:name]"),
         ("GLLM_DUMP", "kernl", "trace,graph,plan,kernel,asm"),
     ],
 )

@@ -88,7 +88,7 @@ def _switch(text: str) -> bool:
 
 def _stages(text: str) -> str:
     listed = text.partition(":")[0]
-    if listed and not set(listed.split(",")) <= set(STAGES):
+    if text and not set(listed.split(",")) <= set(STAGES):
         raise ValueError(text)
     return text
 
