@@ -29,6 +29,9 @@ from .power import power
 from .trig import cos, sin
 
 SIGN = 0x80000000
+# arrays that traces may read and fused code does not: `lift.data.ELEMENTS`
+INTEGERS = frozenset(f"{u}int{n}_t" for u in ("", "u") for n in (8, 16, 32, 64)) | {
+    "int", "unsigned", "long", "size_t", "short", "bool", "_Bool", "unsigned char", "signed char"}
 
 
 def lower(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
@@ -172,6 +175,9 @@ def _lane_numbers(builder: KernelBuilder, trace: OpTrace, index: Affine,
 def _load(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
     """A load by step; both halves of an interleaved pair become known together."""
     param, index = trace.body[value].imm
+    if trace.param(param).ctype in ("double", *INTEGERS):
+        raise UnsupportedOpError(f"{trace.name}: no vector code for loads from {param}, an array of "
+                                 f"{trace.param(param).ctype}; fused code reads arrays of float")
     pair = partners(trace, value, env.lane)
     if not pair:
         return load(builder, trace, param, index, env)
