@@ -99,3 +99,12 @@ def test_a_missing_compiler_is_named(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(gk.CompileError, match="no-such-compiler is not on PATH"):
         gk.compile_c(MISH, DECLARATION)
+
+
+def test_an_operator_on_doubles_lifts_but_says_that_it_cannot_run():
+    text = "#include <stddef.h>\nvoid twice(const double *x, double *out, size_t n) {\n" \
+           "  for (size_t i = 0; i < n; i++) out[i] = 2 * x[i]; }\n"
+    op = gk.compile_c(text, "void twice(const double *x, double *out, size_t n)")
+    assert "out[i0] = " in str(op)
+    with pytest.raises(gk.UnsupportedOpError, match="`x` is double"):
+        op(np.ones(3))

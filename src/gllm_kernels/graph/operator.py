@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..errors import ShapeError
+from ..errors import ShapeError, UnsupportedOpError
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace, Param
 from ..trace.pattern import ComputePattern, pattern_of
@@ -50,9 +50,13 @@ class Operator:
         return found + (("return",) if self.result else ())
 
     def dtype(self, param: str) -> str:
-        if param == "return":
-            return DTYPES[self.result]
-        return DTYPES[next(p.ctype for p in self.params if p.name == param)]
+        ctype = self.result
+        if param != "return":
+            ctype = next(p.ctype for p in self.params if p.name == param)
+        if ctype not in DTYPES:
+            raise UnsupportedOpError(f"{self.name}: `{param}` is {ctype}; arrays and results of "
+                                     f"operators that run are {', '.join(DTYPES)}")
+        return DTYPES[ctype]
 
     @property
     def limit(self) -> int:
