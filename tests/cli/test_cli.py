@@ -80,7 +80,7 @@ def test_the_text_ends_its_line_once() -> None:
         (("-n", 1, "-c", 3), ""),
     ],
 )
-def test_the_last_line_says_what_stopped_the_text(arguments: tuple[object, ...], reason: str) -> None:
+def test_the_figures_say_what_stopped_the_text(arguments: tuple[object, ...], reason: str) -> None:
     line = run("run", "-p", "x", "-s", 1, *arguments).stderr.decode().strip()
     assert line.endswith(reason or "seed 1") and ("stopped" in line) is bool(reason), line
 

@@ -76,7 +76,7 @@ RUN_GROUPS = {  # flags, type, default, metavar, help; names and defaults as in 
     "model": (
         (("-m", "--model"), str, None, "DIR", "checkpoint (default: the model of this package)"),
         (("-c", "--ctx-size"), int, 0, "N", "context in tokens; 0: as the model was trained"),
-        (("-t", "--threads"), int, None, "N", "threads; 0: by cores and quota (default: GLLM_THREADS)"),
+        (("-t", "--threads"), int, None, "N", "0: by cores and quota (default: GLLM_THREADS)"),
     ),
     "sampling": (
         (("-n", "--n-predict"), int, -1, "N", "tokens to generate; -1: until the context is full"),

@@ -269,7 +269,7 @@ def read_ids(name: str, tokens: Sequence[int]) -> NDArray[np.integer]:
     if ids.ndim == 1 and not ids.size:
         return ids.astype(np.int64)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        found = f"{type(tokens).__name__}, which is {ids.dtype}{list(ids.shape)}"
+        found = type(tokens).__name__ + (f" of {ids.dtype}{list(ids.shape)}" if ids.ndim else "")
         raise ShapeError(f"{name}: expected a sequence of token ids, got {found}")
     return ids
 

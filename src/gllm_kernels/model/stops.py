@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import ShapeError
 
 
 def read_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else stop
-    listed = isinstance(stops, Sequence) and not isinstance(stops, bytes)
-    if not listed or not all(isinstance(text, str) and text for text in stops):
+    many = isinstance(stop, Iterable) and not isinstance(stop, str)
+    stops = tuple(stop) if many else (stop,)
+    if not all(isinstance(text, str) and text for text in stops):
         raise ShapeError(f"stop={stop!r}: expected a non-empty string or a sequence of them")
-    return tuple(stops)
+    return stops
 
 
 class StopGate:

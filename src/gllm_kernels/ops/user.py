@@ -63,7 +63,8 @@ def source_bytes(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise ShapeError(f"text: character {error.start} has no UTF-8; write it as an escape") from None
+        where = f"text: character {error.start}"
+        raise ShapeError(f"{where} has no UTF-8; write it as an escape") from None
 
 
 def find_compiler() -> list[str]:
