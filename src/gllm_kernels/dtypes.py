@@ -23,4 +23,4 @@ def result_type(dtypes: Iterable[str]) -> str:
     """What an operator on these arrays gives, as numpy promotes: their type if all have one, else
     float32."""
     found = FLOATS.intersection(dtypes)
-    return found.pop() if len(found) == 1 else "float32"
+    return next(iter(found)) if len(found) == 1 else "float32"
