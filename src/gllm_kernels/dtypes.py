@@ -17,6 +17,7 @@ STORED = {"float": np.dtype(np.float32), "f16": np.dtype(np.float16),
           "bf16": np.dtype(ml_dtypes.bfloat16)}
 SIZE = {ctype: dtype.itemsize for ctype, dtype in STORED.items()}
 FLOATS = frozenset(CTYPES)
+NARROW = ("float16", "bfloat16")
 
 
 def result_type(dtypes: Iterable[str]) -> str:
