@@ -134,6 +134,9 @@ class CompilerGraph:
                                        self.buffers[view.buffer])
         _check_dtypes(op, inputs)
         dtype = dtype or result_type(v.dtype for v in inputs)
+        if dtype not in FLOATS:
+            raise ShapeError(f"{op.name}: a result cannot be {dtype}; it is one of "
+                             f"{', '.join(sorted(FLOATS))}")
         scalars, free = _split_values(op, values)
         node = (self._flat(op, inputs, out, dtype) if op.is_flat
                 else self._ranked(op, inputs, out, dtype, free))

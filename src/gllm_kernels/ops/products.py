@@ -64,7 +64,9 @@ def _fused(name: str, epilogues: tuple[str, ...], arrays: tuple[Array | None, ..
     given["a"] = a.reshape(prod(a.shape[:-1]), a.shape[-1])
     given |= {n: np.asarray(x) for n, x in given.items()}
     types = tuple(x.dtype.name for x in given.values())
-    dtype = out.dtype.name if isinstance(out, np.ndarray) else result_type(types)
+    dtype = result_type(types)
+    if isinstance(out, np.ndarray) and out.dtype.name in FLOATS:
+        dtype = out.dtype.name
     layer = _layer(current_isa_name(), name, epilogues, types, dtype)
     shape = (*a.shape[:-1], np.shape(given["b"])[-1])
     target = np.empty(shape, dtype) if out is None else _checked_out(name, out, shape)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..dtypes import NARROW
 from ..errors import ShapeError
 from .affine import Affine
 from .ir import INDICES, REDUCERS, Op, OpTrace, TraceOp
@@ -171,7 +172,7 @@ class _Frame:
 
 def widened(values: Array) -> Array:
     """f16 and bf16 as float32, which is exact; anything else as it is."""
-    return values.astype(np.float32) if values.dtype.itemsize == 2 else values
+    return values.astype(np.float32) if values.dtype.name in NARROW else values
 
 
 def combine(kind: str, acc: Array, term: tuple[Array, ...]) -> Array:
