@@ -44,7 +44,7 @@ class Op:
     operator: Operator
     layers: dict[tuple[str, frozenset[str], Types], CompiledLayer] = field(default_factory=dict)
     plain: dict[str, Plain] = field(default_factory=dict)
-    stored: dict[tuple[str, Types], Plain] = field(default_factory=dict)
+    stored: dict[tuple, Plain] = field(default_factory=dict)  # by ISA and types, `out` first
 
     @staticmethod
     @cache
@@ -67,15 +67,15 @@ class Op:
         result = self.plain[isa](arrays, out, named)
         if result is not NotImplemented:
             return result
+        key = (isa, getattr(out, "dtype", None), *(getattr(a, "dtype", None) for a in arrays))
+        result = self.stored.get(key, refuse)(arrays, out, named)
+        if result is not NotImplemented:
+            return result
         values = dict(named)
         given = self._arguments(arrays, values)
         types = self._types(given, out)
-        if types:
-            if (isa, types) not in self.stored:
-                self.stored[isa, types] = self._plain(types)
-            result = self.stored[isa, types](arrays, out, named)
-            if result is not NotImplemented:
-                return result
+        if types and key not in self.stored:
+            self.stored[key] = self._plain(types)
         scalars, free = self._values(values)
         return Call(self, given, scalars, free, out, types).run()
 
