@@ -110,7 +110,7 @@ class _Linearise:
         place = self._body()
         stores = tuple(Store(*self._element(s.target, "out"), place[s.value], domain)
                        for s in self.source.stores)
-        params = tuple(Param(p, self.roles[p], CTYPES.get(view.dtype, "float"))
+        params = tuple(Param(p, self.roles[p], CTYPES.get(view.dtype, f"{view.dtype}_t"))
                        for (view, _), p in self.pointers.items())
         params += tuple(Param(s, "dim", "int64_t") for s, _ in self.sizes.values())
         params += tuple(Param(s, "scalar") for s in self.scalars.values())
