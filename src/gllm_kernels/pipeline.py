@@ -85,11 +85,11 @@ def prepare_states(graph: Graph, states: MutableMapping[str, np.ndarray]) -> Mut
     for buffer in (b for b in graph.buffers if b.kind == "state"):
         if any(s.constant is None for s in buffer.shape):
             raise ShapeError(f"state `{buffer.name}` has a dynamic size; give it constant sizes")
-        shape = tuple(s.constant for s in buffer.shape)
-        array = states.setdefault(buffer.name, np.zeros(shape, np.float32))
-        if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (shape, np.float32):
+        shape, dtype = tuple(s.constant for s in buffer.shape), np.dtype(buffer.dtype)
+        array = states.setdefault(buffer.name, np.zeros(shape, dtype))
+        if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (shape, dtype):
             got = f"{array.dtype}{array.shape}" if isinstance(array, np.ndarray) else repr(array)
-            raise ShapeError(f"state `{buffer.name}` must be float32{shape}, got {got}")
+            raise ShapeError(f"state `{buffer.name}` must be {dtype}{shape}, got {got}")
         if not (array.flags.c_contiguous and array.flags.writeable):
             raise ShapeError(f"state `{buffer.name}` must be C-contiguous and writeable")
     return states

@@ -14,7 +14,7 @@ class ReferenceEngine:
     compile_s = 0.0
 
     def __init__(self, config: LlamaConfig, weights: LlamaWeights, n_ctx: int) -> None:
-        self.config, self.weights = config, weights
+        self.config, self.weights = config, widened(weights)
         self.threads = 1
         self.weight_bytes = weights.bytes_per_token
         shape = (config.layers, n_ctx, config.kv_heads, config.head_dim)
@@ -47,6 +47,16 @@ class ReferenceEngine:
         p = np.exp(scores - scores.max(-1, keepdims=True))
         p /= p.sum(-1, keepdims=True)
         return np.einsum("hqk,khd->qhd", p, values).reshape(count, -1) @ layer.wo.T
+
+
+def widened(weights: LlamaWeights) -> LlamaWeights:
+    """The same numbers in float32."""
+
+    def wide(part: LayerWeights | LlamaWeights, *names: str) -> dict[str, np.ndarray]:
+        return {name: getattr(part, name).astype(np.float32) for name in names}
+
+    layers = tuple(LayerWeights(**wide(layer, *layer.__slots__)) for layer in weights.layers)
+    return LlamaWeights(**wide(weights, "embed", "norm", "head"), layers=layers)
 
 
 def norm(x: np.ndarray, w: np.ndarray, eps: float) -> np.ndarray:

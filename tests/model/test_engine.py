@@ -2,24 +2,28 @@
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 import reference
 from checkpoints import SMALL, random_tensors, write_checkpoint
 
+from gllm_kernels.codegen.isa.detect import host_isas
+from gllm_kernels.config import config
 from gllm_kernels.model.llama import TINY, Llama
 
 HEADS = [(4, 4), (4, 2), (4, 1)]  # grouped-query attention in groups of 1, 2 and 4
 LIMIT = 1e-3
 
 
-def model(path: Path, heads: tuple[int, int], tied: bool) -> Path:
+def model(path: Path, heads: tuple[int, int], tied: bool, dtype: type = np.float32) -> Path:
     changes = {
         "num_attention_heads": heads[0],
         "num_key_value_heads": heads[1],
         "tie_word_embeddings": tied,
     }
-    return write_checkpoint(path, random_tensors(SMALL | changes), **changes)
+    tensors = {name: v.astype(dtype) for name, v in random_tensors(SMALL | changes).items()}
+    return write_checkpoint(path, tensors, **changes)
 
 
 def logits_then_steps(llm: Llama, tokens: list[int], length: int) -> np.ndarray:
@@ -36,9 +40,26 @@ def logits_then_steps(llm: Llama, tokens: list[int], length: int) -> np.ndarray:
 def test_prompt_and_decode_equal_transformers(
     tmp_path: Path, heads: tuple[int, int], tied: bool, length: int
 ) -> None:
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    path = model(tmp_path, heads, tied)
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    same_as_transformers(model(tmp_path, heads, tied), length)
+
+
+@pytest.mark.parametrize("isa", [isa.name for isa in host_isas()] + ["scalar"])
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_16_bit_weights_are_read_as_they_are_stored(tmp_path: Path, dtype: type, isa: str) -> None:
+    """Widening is exact, so the limit is that of float32 weights."""
+    pytest.importorskip("transformers")
+    with config(isa=isa):
+        same_as_transformers(model(tmp_path, (6, 3), False, dtype), 40)
+        weights = Llama(tmp_path)._engine.weights
+    assert {a.dtype for a in (weights.embed, weights.head, weights.layers[1].wq)} == {np.dtype(dtype)}
+
+
+def same_as_transformers(path: Path, length: int) -> None:
+    import torch
+    import transformers
+
     tokens = np.random.default_rng(length).integers(0, 331, length + 20).tolist()
     theirs = transformers.LlamaForCausalLM.from_pretrained(str(path), dtype=torch.float32)
     with torch.no_grad():

@@ -54,25 +54,26 @@ def test_values_are_exact(tmp_path: Path, dtype: type) -> None:
     for field, (name, _) in LAYER_TENSORS.items():
         for index, layer in enumerate(weights.layers):
             found, wanted = getattr(layer, field), stored[f"model.layers.{index}.{name}"]
-            assert found.dtype == np.float32 and found.flags.c_contiguous
-            np.testing.assert_array_equal(found, wanted.astype(np.float32))
-    np.testing.assert_array_equal(weights.norm, stored[NORM].astype(np.float32))
+            assert found.dtype == dtype and found.flags.c_contiguous
+            np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(weights.norm, stored[NORM])
     assert weights.head is not weights.embed
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_every_finite_16_bit_pattern_is_widened_exactly(tmp_path: Path, dtype: type) -> None:
+def test_every_finite_16_bit_pattern_stays_as_it_is(tmp_path: Path, dtype: type) -> None:
     from gllm_kernels.model.weights import load_tensor
 
     every = np.arange(1 << 16, dtype=np.uint16).view(dtype)
     every = every[np.isfinite(every.astype(np.float32))]
     save_file({"x": every}, tmp_path / "x.safetensors")
     found = load_tensor(open_tensors(tmp_path / "x.safetensors"), "x")
-    assert found.view(np.uint32).tolist() == every.astype(np.float32).view(np.uint32).tolist()
+    assert found.view(np.uint16).tolist() == every.view(np.uint16).tolist()
 
 
-def test_f32_is_mapped_and_read_only(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_tensors_are_mapped_and_read_only(tmp_path: Path, dtype: type) -> None:
+    write_checkpoint(tmp_path, {n: v.astype(dtype) for n, v in random_tensors(SMALL).items()})
     tracemalloc.start()
     weights = load(tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
@@ -86,9 +87,11 @@ def test_a_tied_head_is_the_embedding(tmp_path: Path) -> None:
     assert weights.head is weights.embed
 
 
-def test_bytes_per_token_counts_what_one_step_reads(tmp_path: Path) -> None:
-    weights = load(write_checkpoint(tmp_path))
-    total = sum(v.nbytes for v in random_tensors(SMALL).values())
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_bytes_per_token_counts_what_one_step_reads(tmp_path: Path, dtype: type) -> None:
+    stored = {n: v.astype(dtype) for n, v in random_tensors(SMALL).items()}
+    weights = load(write_checkpoint(tmp_path, stored))
+    total = sum(v.nbytes for v in stored.values())
     assert weights.bytes_per_token == total - weights.embed.nbytes + weights.embed[0].nbytes
 
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ..dtypes import SIZE
 from ..errors import CompileError
 from ..trace.affine import Affine
 from ..trace.ir import OpTrace, Store
-from .kernel import K, KernelBuilder, Mem, Value
+from .kernel import STORAGE, K, KernelBuilder, Mem, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,25 @@ class Env:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The address of lane 0: base + index*scale + disp; `step` elements from lane to lane."""
+    """The address of lane 0: base + index*scale + disp; `step` elements from lane to lane.
+
+    `storage` is the type of the elements in memory, `size` their bytes: the scale at step 1.
+    """
 
     base: Value
     index: Value
     disp: int
     step: int
+    storage: str = "float"
+
+    @property
+    def size(self) -> int:
+        return SIZE[self.storage]
+
+
+def storage_of(trace: OpTrace, param: str) -> str:
+    """How the elements of an array lie in memory; a returned number is a float."""
+    return next((p.ctype for p in trace.params if p.name == param), "float")
 
 
 def integer(builder: KernelBuilder, value: Affine, binders: Mapping[str, Value]) -> Value:
@@ -88,12 +102,13 @@ def place(builder: KernelBuilder, trace: OpTrace, param: str, index: Affine, env
     rest = index.without(env.lane)
     constant = sum(c for c, mono in rest.terms if not mono)
     offset = rest - constant
-    base = builder.arg(param)
+    base, storage = builder.arg(param), storage_of(trace, param)
+    size = SIZE[storage]
     if not step:
-        return Place(base, integer(builder, offset, env.binders), 4 * constant, 0)
+        return Place(base, integer(builder, offset, env.binders), size * constant, 0, storage)
     if offset.terms:
-        base = base + integer(builder, offset, env.binders) * 4
-    return Place(base, env.binders[env.lane], 4 * (constant + step * env.shift), step)
+        base = base + integer(builder, offset, env.binders) * size
+    return Place(base, env.binders[env.lane], size * (constant + step * env.shift), step, storage)
 
 
 def limit(builder: KernelBuilder, env: Env) -> Value | None:
@@ -105,9 +120,10 @@ def load(builder: KernelBuilder, trace: OpTrace, param: str, index: Affine, env:
     """The vector param[index]; step 2 takes the even elements and reads none behind the last."""
     at = place(builder, trace, param, index, env)
     if at.step == 0:
-        return builder.broadcast(at.base, at.index, disp=at.disp)
+        return builder.broadcast(at.base, at.index, at.size, at.disp, at.storage)
     if at.step == 1:
-        return builder.load(at.base, at.index, disp=at.disp, mask=limit(builder, env))
+        mask = limit(builder, env)
+        return builder.load(at.base, at.index, at.size, at.disp, mask, at.storage)
     return deinterleave(builder, *_two_vectors(builder, at, env, less=1))[0]
 
 
@@ -120,8 +136,9 @@ def load_pair(builder: KernelBuilder, trace: OpTrace, param: str, index: Affine,
 
 def _two_vectors(builder: KernelBuilder, at: Place, env: Env, less: int) -> tuple[Value, Value]:
     low, high = _two_masks(builder, env, less)
-    return (builder.load(at.base, at.index, 8, at.disp, low),
-            builder.load(at.base, at.index, 8, at.disp + 4 * builder.lanes, high))
+    place, far = (at.base, at.index, 2 * at.size), at.disp + at.size * builder.lanes
+    return (builder.load(*place, at.disp, low, at.storage),
+            builder.load(*place, far, high, at.storage))
 
 
 def _two_masks(builder: KernelBuilder, env: Env, less: int) -> tuple[Value | None, Value | None]:
@@ -146,7 +163,8 @@ def store(builder: KernelBuilder, trace: OpTrace, target: Store, env: Env, value
     """param[index] = value for the lanes that exist; lane 0 alone when no binder runs along them."""
     at = place(builder, trace, target.param, target.index, env)
     if at.step == 1:
-        builder.store(at.base, at.index, value, disp=at.disp, mask=limit(builder, env))
+        mask = limit(builder, env)
+        builder.store(at.base, at.index, value, at.size, at.disp, mask, at.storage)
     elif at.step == 0 and not env.lane:
         store_one(builder, at, value)
     else:
@@ -158,7 +176,8 @@ def store(builder: KernelBuilder, trace: OpTrace, target: Store, env: Env, value
 
 def store_one(builder: KernelBuilder, at: Place, value: Value) -> None:
     """Lane 0 to the address."""
-    builder.emit(K.STORE1, at.base, at.index, value, imm=Mem(4, at.disp))
+    store1 = STORAGE[at.storage][K.STORE1]
+    builder.emit(store1, at.base, at.index, value, imm=Mem(at.size, at.disp))
 
 
 def store_pair(builder: KernelBuilder, trace: OpTrace, target: Store, env: Env, even: Value,
@@ -167,8 +186,8 @@ def store_pair(builder: KernelBuilder, trace: OpTrace, target: Store, env: Env, 
     at = place(builder, trace, target.param, target.index, env)
     masks = _two_masks(builder, env, less=0)
     for number, vector in enumerate(interleave(builder, even, odd)):
-        disp = at.disp + 4 * builder.lanes * number
-        builder.store(at.base, at.index, vector, 8, disp, masks[number])
+        disp = at.disp + at.size * builder.lanes * number
+        builder.store(at.base, at.index, vector, 2 * at.size, disp, masks[number], at.storage)
 
 
 def deinterleave(builder: KernelBuilder, low: Value, high: Value) -> tuple[Value, Value]:

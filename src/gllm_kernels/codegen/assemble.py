@@ -340,6 +340,7 @@ CREATE: dict[str, Callable[..., Instruction]] = {
     "rmi": Instruction.create_reg_mem_i32,
     "rrr": Instruction.create_reg_reg_reg,
     "rrm": Instruction.create_reg_reg_mem,
+    "mri": Instruction.create_mem_reg_i32,
     "mrr": Instruction.create_mem_reg_reg,
     "rrri": Instruction.create_reg_reg_reg_i32,
     "rrmi": Instruction.create_reg_reg_mem_i32,

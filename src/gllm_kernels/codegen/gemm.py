@@ -178,15 +178,25 @@ def _pack(site: Site, layout: Layout, terms: Terms, rows: tuple[Value, Value, Va
             pack_rows(b, right(), terms.depth, p.nr)
     if not product.a.along:
         pack_rows(b, left(), terms.depth, p.mr)
+    aligned = all(width % b.lanes == 0 or width < b.lanes for width in (p.mr, p.nr))
+
+    def turn(block: Block) -> None:
+        spare = site.scratch(layout.spare)
+        pack_across(b, block, terms.depth, spare, p.kc, aligned, not site.apart)
+
     across = [make for factor, make in ((product.a, left), (product.b, right)) if factor.along]
     if not across:
+        return
+    if len(across) == 2 and site.storage(product.a) != site.storage(product.b):
+        turn(left())
+        with b.when_less(ic, 1):
+            turn(right())
         return
     lo, hi = b.int(0), b.int(1)
     if product.b.along:
         hi = b.int(len(across)) - b.emit(K.IMIN, ic, b.int(1))
     with b.loop(lo, hi, 1, *across[0]().values, name="pack across") as job:
-        aligned = all(width % b.lanes == 0 or width < b.lanes for width in (p.mr, p.nr))
-        pack_across(b, Block(*job.phis), terms.depth, site.scratch(layout.spare), p.kc, aligned)
+        turn(Block(*job.phis, across[0]().storage))
         job.yields(*across[-1]().values)
 
 
@@ -196,7 +206,7 @@ def _block(site: Site, factor: Factor, first: Value, lines: Value, end: Value, t
     line, depth = site.line(factor), site.depth(factor)
     source = site.start(factor) + first * line + terms.first * depth
     return Block(source, line if factor.along else depth, lines, end - first,
-                 site.scratch(target), site.build.int(width))
+                 site.scratch(target), site.build.int(width), site.storage(factor))
 
 
 def _tiles(site: Site, layout: Layout, terms: Terms, rows: tuple[Value, Value],
@@ -248,10 +258,10 @@ def _prefetch_tile(site: Site, corner: tuple[Value, Value]) -> None:
     row = {product.row: corner[0]} if product.row else {}
     env = Env({**site.batch, **row, product.column: corner[1]}, product.column)
     at = place(b, product.trace, target.param, target.index, env)
-    step = _row_stride(site) * 4
+    step = _row_stride(site) * at.size
     with b.loop(0, p.mr, 1, at.base, name="prefetch tile") as row:
-        for disp in range(0, 4 * p.nr, LINE):
-            b.emit(K.PREFETCH, row.phis[0], at.index, imm=Mem(4, at.disp + disp))
+        for disp in range(0, at.size * p.nr, LINE):
+            b.emit(K.PREFETCH, row.phis[0], at.index, imm=Mem(at.size, at.disp + disp))
         row.yields(row.phis[0] + step)
 
 

@@ -121,13 +121,14 @@ def _tile(site: Site, start: Value, line: Value, wide: int, rows: list[Value],
     b, tall = site.build, len(rows)
     quads = tuple(start + line * q for q in range(0, wide, 4))
     offsets, count = multiples(b, line), len(quads)
+    vector = site.size(site.product.b) * b.lanes
 
     def k_loop(lo: Value, hi: Value, mask: Value | None, name: str, inits: Values) -> Values:
         with b.loop(lo, hi, b.lanes, *inits, name=f"dot k{name}") as loop:
             moving, far, acc = loop.phis[:count], loop.phis[count], loop.phis[count + 1:]
             acc = _step(site, loop.iv, moving, offsets, rows, acc, mask)
-            _prefetch(site, far, 4 * b.lanes * wide)
-            loop.yields(*(q + 4 * b.lanes for q in moving), far + 4 * b.lanes * wide, *acc)
+            _prefetch(site, far, vector * wide)
+            loop.yields(*(q + vector for q in moving), far + vector * wide, *acc)
         return loop.results
 
     inits = (*quads, following, *(b.const(0.0),) * (wide * tall))
@@ -148,11 +149,12 @@ def _step(site: Site, r: Value, quads: Values, offsets: Offsets, rows: list[Valu
           mask: Value | None) -> Values:
     """One vector along r of every row and every column: acc[column*tall + row] += a*b."""
     b, tall = site.build, len(rows)
-    left = [b.load(row, r, mask=mask) for row in rows]
+    stored, size = site.storage(site.product.a), site.size(site.product.a)
+    left = [b.load(row, r, size, mask=mask, storage=stored) for row in rows]
     out: list[Value] = []
     for c in range(len(acc) // tall):
         base, (index, scale) = quads[c // 4], offsets[c % 4]
-        right = b.load(base, index, scale, mask=mask)
+        right = b.load(base, index, scale, mask=mask, storage=site.storage(site.product.b))
         out += [b.emit(K.VFMA, left[t], right, acc[c * tall + t]) for t in range(tall)]
     return tuple(out)
 
@@ -183,7 +185,7 @@ def _sweep(site: Site, j: Value, wide: Value, target: Value, tall: int, deep: in
             b.store(zero.phis[0], b.int(0), b.const(0.0), disp=4 * width * t)
         zero.yields(zero.phis[0] + 4 * b.lanes)
     rows, whole = _rows(site, b.int(0), tall), k & -deep
-    line = site.start(site.product.b) + j * 4
+    line = site.start(site.product.b) + j * site.size(site.product.b)
     for lo, hi, count, name in ((b.int(0), whole, deep, "deep"), (whole, k, 1, "rest")):
         with b.loop(lo, hi, count, line, name=f"columns {name}") as r:
             _terms(site, r.phis[0], rows, r.iv, count, wide, target, width)
@@ -198,16 +200,18 @@ def _terms(site: Site, line: Value, rows: list[Value], r: Value, deep: int, wide
     Every row of B is read from end to end, so the hardware prefetches it; the sums stay in the
     1st-level cache.
     """
-    b, lanes = site.build, site.build.lanes
-    left = [[b.broadcast(row, r, disp=4 * d) for d in range(deep)] for row in rows]
-    step = site.depth(site.product.b)
+    b, lanes, size = site.build, site.build.lanes, site.size(site.product.a)
+    stored = site.storage(site.product.a)
+    left = [[b.broadcast(row, r, size, size * d, stored) for d in range(deep)] for row in rows]
+    step, vector = site.depth(site.product.b), site.size(site.product.b) * lanes
     quads = tuple(line + step * q for q in range(0, deep, 4))
     offsets = multiples(b, step)
 
     def j_loop(lo: Value, hi: Value, mask: Value | None, name: str, inits: Values) -> Values:
         with b.loop(lo, hi, lanes, *inits, name=f"columns j{name}") as loop:
-            _columns(site, loop.phis[0], loop.phis[1:], offsets, left, mask, 4 * width)
-            loop.yields(*(p + 4 * lanes for p in loop.phis))
+            sums, *lines = loop.phis
+            _columns(site, sums, tuple(lines), offsets, left, mask, 4 * width)
+            loop.yields(sums + 4 * lanes, *(p + vector for p in lines))
         return loop.results
 
     rounds(site, wide, len(rows) == 1, (target, *quads), j_loop)
@@ -220,7 +224,7 @@ def _columns(site: Site, sums: Value, quads: Values, offsets: Offsets, left: lis
     acc = [b.load(sums, b.int(0), disp=pitch * t) for t in range(len(left))]
     for d in range(len(left[0])):
         index, scale = offsets[d % 4]
-        right = b.load(quads[d // 4], index, scale, 0, mask)
+        right = b.load(quads[d // 4], index, scale, 0, mask, site.storage(site.product.b))
         acc = [b.emit(K.VFMA, left[t][d], right, value) for t, value in enumerate(acc)]
     for t, value in enumerate(acc):
         b.store(sums, b.int(0), value, disp=pitch * t)

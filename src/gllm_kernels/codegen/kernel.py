@@ -53,6 +53,19 @@ class K(StrEnum):
     STOREM = "storem"
     STORE1 = "store1"
     PREFETCH = "prefetch"
+    # memory in a 16-bit type
+    LOAD_F16 = "load.f16"
+    LOADM_F16 = "loadm.f16"
+    BCAST_F16 = "bcast.f16"
+    STORE_F16 = "store.f16"
+    STOREM_F16 = "storem.f16"
+    STORE1_F16 = "store1.f16"
+    LOAD_BF16 = "load.bf16"
+    LOADM_BF16 = "loadm.bf16"
+    BCAST_BF16 = "bcast.bf16"
+    STORE_BF16 = "store.bf16"
+    STOREM_BF16 = "storem.bf16"
+    STORE1_BF16 = "store1.bf16"
     # vectors
     VCONST = "vconst"
     VLANES = "vlanes"
@@ -192,7 +205,16 @@ WITHIN = "0..lanes"  # imm of a FIRST whose count is known to lie there
 FOLD = {K.IADD: operator.add, K.ISUB: operator.sub, K.IMUL: operator.mul}
 NEUTRAL = {K.IADD: 0, K.ISUB: 0, K.IMUL: 1}  # a + 0, 0 + a, a - 0, a * 1, 1 * a
 
-SIDE_EFFECTS = frozenset({K.STORE, K.STOREM, K.STORE1, K.PREFETCH})
+# The same accesses of 16-bit elements, by the storage type of the array: loads widen to float32,
+# stores round to nearest even.
+_PLAIN = (K.LOAD, K.LOADM, K.BCAST, K.STORE, K.STOREM, K.STORE1)
+STORAGE: dict[str, dict[K, K]] = {"float": dict(zip(_PLAIN, _PLAIN))} | {
+    type_: {op: K(f"{op}.{type_}") for op in _PLAIN} for type_ in ("f16", "bf16")}
+TABLE |= {own: replace(TABLE[op], meaning=f"as {op}, on {type_}")
+          for type_, ops in STORAGE.items() for op, own in ops.items() if own is not op}
+
+STORES = frozenset(ops[op] for ops in STORAGE.values() for op in (K.STORE, K.STOREM, K.STORE1))
+SIDE_EFFECTS = STORES | {K.PREFETCH}
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,22 +400,23 @@ class KernelBuilder:
 
     # -- memory ---------------------------------------------------------------------------------
     def load(self, base: Value, index: Value, scale: int = 4, disp: int = 0,
-             mask: Value | None = None) -> Value:
-        mem = Mem(scale, disp)
+             mask: Value | None = None, storage: str = "float") -> Value:
+        mem, ops = Mem(scale, disp), STORAGE[storage]
         if mask is None:
-            return self.emit(K.LOAD, base, index, imm=mem)
-        return self.emit(K.LOADM, base, index, mask, imm=mem)
+            return self.emit(ops[K.LOAD], base, index, imm=mem)
+        return self.emit(ops[K.LOADM], base, index, mask, imm=mem)
 
-    def broadcast(self, base: Value, index: Value, scale: int = 4, disp: int = 0) -> Value:
-        return self.emit(K.BCAST, base, index, imm=Mem(scale, disp))
+    def broadcast(self, base: Value, index: Value, scale: int = 4, disp: int = 0,
+                  storage: str = "float") -> Value:
+        return self.emit(STORAGE[storage][K.BCAST], base, index, imm=Mem(scale, disp))
 
     def store(self, base: Value, index: Value, value: Value, scale: int = 4, disp: int = 0,
-              mask: Value | None = None) -> None:
-        mem = Mem(scale, disp)
+              mask: Value | None = None, storage: str = "float") -> None:
+        mem, ops = Mem(scale, disp), STORAGE[storage]
         if mask is None:
-            self.emit(K.STORE, base, index, value, imm=mem)
+            self.emit(ops[K.STORE], base, index, value, imm=mem)
         else:
-            self.emit(K.STOREM, base, index, mask, value, imm=mem)
+            self.emit(ops[K.STOREM], base, index, mask, value, imm=mem)
 
     # -- control --------------------------------------------------------------------------------
     @contextmanager
@@ -437,7 +460,8 @@ class KernelBuilder:
                       unit, scratch or Affine())
 
 
-LOADS = frozenset({K.LOAD, K.LOADM, K.BCAST, K.ILOAD32})
+LOADS = frozenset(ops[op] for ops in STORAGE.values() for op in (K.LOAD, K.LOADM, K.BCAST)
+                  ) | {K.ILOAD32}
 IMPURE = SIDE_EFFECTS | LOADS  # asked for twice, these happen twice
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..dtypes import SIZE, STORED
 from ..errors import CompileError
-from .kernel import DOWN, TO_ZERO, UP, Inst, K
+from .kernel import DOWN, STORAGE, TO_ZERO, UP, Inst, K
 from .lanes import F32, I32, U32, Array, fma, scalef, to_int, vmax, vmin, wrap
 
 if TYPE_CHECKING:
@@ -31,30 +32,51 @@ def halving(op: Callable[[Array, Array], Array]) -> Callable:
     return reduce
 
 
-def load(s: State, i: Inst, base: int, index: int) -> Array:
-    size = 4 * s.kernel.lanes
-    return np.frombuffer(ctypes.string_at(s.span(i, base, index, size), size), F32)
+def fetch(s: State, i: Inst, base: int, index: int, count: int, storage: str) -> Array:
+    """`count` elements of memory, widened."""
+    size = count * SIZE[storage]
+    raw = ctypes.string_at(s.span(i, base, index, size), size)
+    return np.frombuffer(raw, STORED[storage]).astype(F32)
 
 
-def load_masked(s: State, i: Inst, base: int, index: int, mask: Array) -> Array:
-    out = np.zeros(s.kernel.lanes, F32)
-    for lane in np.flatnonzero(mask):
-        at = s.span(i, base + 4 * int(lane), index, 4)
-        out[lane : lane + 1].view(np.uint8)[:] = np.frombuffer(ctypes.string_at(at, 4), np.uint8)
-    return out
+def keep(s: State, i: Inst, base: int, index: int, value: Array, storage: str) -> None:
+    """Lanes to memory, rounded."""
+    data = value.astype(STORED[storage]).tobytes()
+    ctypes.memmove(s.span(i, base, index, len(data), True), data, len(data))
 
 
-def load_one(s: State, i: Inst, base: int, index: int) -> bytes:
-    return ctypes.string_at(s.span(i, base, index, 4), 4)
+def memory(storage: str) -> dict[K, Callable]:
+    """Loads and stores of one storage type."""
+    ops, size = STORAGE[storage], SIZE[storage]
+
+    def load(s: State, i: Inst, base: int, index: int) -> Array:
+        return fetch(s, i, base, index, s.kernel.lanes, storage)
+
+    def load_masked(s: State, i: Inst, base: int, index: int, mask: Array) -> Array:
+        out = np.zeros(s.kernel.lanes, F32)
+        for lane in map(int, np.flatnonzero(mask)):
+            out[lane : lane + 1] = fetch(s, i, base + size * lane, index, 1, storage)
+        return out
+
+    def broadcast(s: State, i: Inst, base: int, index: int) -> Array:
+        return np.repeat(fetch(s, i, base, index, 1, storage), s.kernel.lanes)
+
+    def store(s: State, i: Inst, base: int, index: int, value: Array) -> None:
+        keep(s, i, base, index, value, storage)
+
+    def store_masked(s: State, i: Inst, base: int, index: int, mask: Array, value: Array) -> None:
+        for lane in map(int, np.flatnonzero(mask)):
+            keep(s, i, base + size * lane, index, value[lane : lane + 1], storage)
+
+    def store_one(s: State, i: Inst, base: int, index: int, value: Array) -> None:
+        keep(s, i, base, index, value[:1], storage)
+
+    found = (load, load_masked, broadcast, store, store_masked, store_one)
+    return dict(zip(ops.values(), found, strict=True))
 
 
-def store(s: State, i: Inst, base: int, index: int, value: Array) -> None:
-    ctypes.memmove(s.span(i, base, index, value.nbytes, True), value.tobytes(), value.nbytes)
-
-
-def store_masked(s: State, i: Inst, base: int, index: int, mask: Array, value: Array) -> None:
-    for lane in np.flatnonzero(mask):
-        store(s, i, base + 4 * int(lane), index, value[lane : lane + 1])
+def load_integer(s: State, i: Inst, base: int, index: int) -> int:
+    return int.from_bytes(ctypes.string_at(s.span(i, base, index, 4), 4), "little", signed=True)
 
 
 def blocks(pick: Callable[[Array, Array], list[Array]]) -> Callable:
@@ -105,10 +127,8 @@ MEANING: dict[K, Callable] = {
     K.IMIN: lambda s, i, a, b: min(a, b),
     K.IMAX: lambda s, i, a, b: max(a, b),
     K.IDIV: divide,
-    K.LOAD: load, K.LOADM: load_masked, K.STORE: store, K.STOREM: store_masked,
-    K.BCAST: lambda s, i, a, b: np.repeat(np.frombuffer(load_one(s, i, a, b), F32), s.kernel.lanes),
-    K.ILOAD32: lambda s, i, a, b: int.from_bytes(load_one(s, i, a, b), "little", signed=True),
-    K.STORE1: lambda s, i, base, index, v: store(s, i, base, index, v[:1]),
+    **memory("float"), **memory("f16"), **memory("bf16"),
+    K.ILOAD32: load_integer,
     K.PREFETCH: prefetch,
     K.VCONST: lambda s, i: full(s, i.imm),
     K.VLANES: lambda s, i: np.arange(s.kernel.lanes, dtype=I32).view(F32),

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace, Store, TraceOp, float_bits
 from ..trace.spec import free_symbols
-from .access import Env, integer, lane_step, place, store
+from .access import Env, integer, lane_step, place, storage_of, store
 from .elementwise import check_in_place, map_row
 from .frame import WEIGHTS, begin, copies_for, domain_of, each_unit, reach, units_of, weight
 from .isa.base import Isa
@@ -149,6 +149,8 @@ def _common(trace: OpTrace, phase: Phase, lane: str) -> int | None:
         return None
     target = trace.stores[0]
     if lane_step(trace, target.param, target.index, lane) != 1:
+        return None
+    if storage_of(trace, target.param) != "float":  # it would be rounded on the way
         return None
     terms = reach(trace, [trace.body[r].args[1] for r in phase.reduces])
     common = reach(trace, [target.value]) & terms

@@ -17,12 +17,10 @@ from collections.abc import Iterable
 
 from ..errors import CompileError, UnsupportedOpError
 from .isa import x86
-from .isa.base import Fma, Ins, Isa
-from .kernel import I64, MASK, SIDE_EFFECTS, TABLE, If, Inst, K, Kernel, Loop, Stmt, walk
+from .isa.base import Fma, Ins, Isa, Step
+from .kernel import I64, LOADS, MASK, SIDE_EFFECTS, STORES, TABLE, If, Inst, K, Kernel, Loop, Stmt, walk
 from .machine import IN_MEMORY, Addr, Kind, MInst, Program
 from .scalars import SCALAR, fits, integer_add, load_integer
-
-STORES = frozenset({K.STORE, K.STOREM, K.STORE1})
 
 
 def select(kernel: Kernel, isa: Isa) -> Program:
@@ -347,16 +345,19 @@ class Selector:
         elif inst.op is K.PERMUTE:
             self.permute(inst, shape)
         elif isinstance(shape, tuple):
-            self.steps(inst, shape)
+            self.steps(inst, shape, inst.args)
         else:
             self.simple(inst, shape)
 
-    def memory(self, inst: Inst, ins: Ins) -> None:
+    def memory(self, inst: Inst, ins: Ins | tuple[Step, ...]) -> None:
         """Loads and stores that stand alone."""
         addr = self.address(inst)
+        if isinstance(ins, tuple):
+            self.steps(inst, ins, inst.args[2:], addr)
+            return
         srcs = tuple(self.need(v) for v in inst.args[2:])
         dst = None if inst.op in SIDE_EFFECTS else self.need(inst.dst)
-        self.emit(self.op(ins, dst, *srcs, mem=addr))
+        self.emit(self.op(ins, dst, *srcs, mem=addr, imm=ins.imm))
 
     def simple(self, inst: Inst, ins: Ins) -> None:
         orders = [inst.args]
@@ -426,24 +427,26 @@ class Selector:
         src = IN_MEMORY if mem is not None else self.need(inst.args[0])
         self.emit(self.op(ins, self.need(inst.dst), self.table(tuple(lanes)), src, mem=mem))
 
-    def steps(self, inst: Inst, steps: tuple) -> None:
-        """An expansion: names become registers, the last step gives the result."""
-        names = dict(zip("abc", (self.need(v) for v in inst.args), strict=False))
-        names["d"] = self.need(inst.dst)
+    def steps(self, inst: Inst, steps: tuple[Step, ...], args: tuple[int, ...],
+              addr: Addr | None = None) -> None:
+        """An expansion: names become registers, `d` the result; `addr` is what `m` operands are."""
+        names = dict(zip("abc", (self.need(v) for v in args), strict=False))
+        names["d"] = -1 if inst.op in STORES else self.need(inst.dst)
         sequence = []
         for step in steps:
-            mem, srcs = None, []
+            mem, srcs = addr if step.ins.addressed else None, []
             for name in step.srcs:
                 if name[0] == "=":
                     mem = Addr(pool=self.isa.tables[name[1:]])
                 srcs.append(IN_MEMORY if name[0] == "=" else names[name])
-            if step.dst not in names:
+            if step.dst and step.dst not in names:
                 names[step.dst] = self.temp(FILE_CLASS[step.ins.operands[0][1]])
             imm = step.imm if step.imm is not None else step.ins.imm
-            sequence.append(self.op(step.ins, names[step.dst], *srcs, mem=mem, imm=imm))
+            dst = names[step.dst] if step.dst else None
+            sequence.append(self.op(step.ins, dst, *srcs, mem=mem, imm=imm))
         self.emit(*sequence)
 
 
 FILE_CLASS = {"z": "v", "y": "v", "x": "v", "r": "g", "e": "g", "k": "k"}
-MEMORY = frozenset({K.LOAD, K.LOADM, K.BCAST, K.ILOAD32, K.STORE, K.STOREM, K.STORE1})
+MEMORY = LOADS | STORES
 LEAVES = frozenset({K.ICONST, K.ARG, K.ARGF, K.VCONST, K.VLANES, K.BEGIN, K.END, K.SCRATCH})

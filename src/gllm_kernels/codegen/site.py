@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from .access import Env, integer
+from ..dtypes import SIZE
+from .access import Env, integer, storage_of
 from .contraction import Contraction, Factor
 from .frame import decode
 from .isa.base import Isa
@@ -43,15 +44,30 @@ class Site:
 
     def start(self, factor: Factor) -> Value:
         """The address of line 0, depth 0 of a factor."""
-        return self.build.arg(factor.param) + integer(self.build, factor.base, self.batch) * 4
+        offset = integer(self.build, factor.base, self.batch)
+        return self.build.arg(factor.param) + offset * self.size(factor)
 
     def line(self, factor: Factor) -> Value:
         """Bytes from line to line."""
-        return integer(self.build, factor.line, {}) * 4
+        return integer(self.build, factor.line, {}) * self.size(factor)
 
     def depth(self, factor: Factor) -> Value:
         """Bytes from term to term of one sum."""
-        return integer(self.build, factor.depth, {}) * 4
+        return integer(self.build, factor.depth, {}) * self.size(factor)
+
+    def storage(self, factor: Factor) -> str:
+        """How the elements of a factor lie in memory."""
+        return storage_of(self.product.trace, factor.param)
+
+    def size(self, factor: Factor) -> int:
+        """Bytes of an element."""
+        return SIZE[self.storage(factor)]
+
+    @property
+    def apart(self) -> bool:
+        """Whether masked loads of a factor are slow, so that whole vectors want a loop without."""
+        stored = {self.storage(self.product.a), self.storage(self.product.b)}
+        return self.isa.mask_class != "k" and stored != {"float"}
 
     def scratch(self, offset: int) -> Value:
         return self.build.emit(K.SCRATCH) + offset

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import CompileError
-from .kernel import DOWN, I64, TABLE, TO_ZERO, UP, WITHIN, If, Inst, K, Kernel, Loop, Mem, Stmt
+from .kernel import (
+    DOWN, I64, LOADS, SIDE_EFFECTS, TABLE, TO_ZERO, UP, WITHIN, If, Inst, K, Kernel, Loop, Mem, Stmt,
+)
 
 MAX_DISP = 1 << 31
 
@@ -150,7 +152,7 @@ def numbers(per: int, limit: int) -> Callable[[Kernel, object], str]:
 
 
 ROUNDINGS = (None, DOWN, UP, TO_ZERO)
-_MEMORY = (K.LOAD, K.LOADM, K.BCAST, K.ILOAD32, K.STORE, K.STOREM, K.STORE1, K.PREFETCH)
+_MEMORY = LOADS | SIDE_EFFECTS
 IMM: dict[K, Callable[[Kernel, object], str]] = {
     K.ICONST: integer(-1 << 63, 1 << 63),
     K.ARG: param_of("ptr", "i64"),

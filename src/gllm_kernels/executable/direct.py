@@ -1,7 +1,7 @@
 """Steps that call an operator's own scalar function: opaque operators, and everything at ISA scalar.
 
-The function wants plain contiguous arrays, so a strided view is copied before the call, and a
-result into a strided view after it. A batch is one call per element, a fixed step apart.
+The function wants plain contiguous arrays of float32, so a strided view or one of a 16-bit type is
+copied before the call, and a result into such a view after it. A batch is one call per element, a fixed step apart.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..dtypes import FLOATS, ITEMSIZE, result_type
 from ..graph.ir import COPY, Node
-from ..graph.operator import DTYPES
 from ..graph.view import View, size_of
 from ..scalar import library
 from ..trace.affine import Affine
 from .program import FloatSlot, IntSlot, PointerSlot, Slot, Step
+from .runtime import runtime
 from .steps import ScalarCall, StridedCopy
 
-ITEMSIZE = {"float32": 4, "int32": 4, "int64": 8}
+FLOAT = "float32"  # what a scalar function reads and writes
+# functions that only move elements, for arrays of 16-bit ones
+MOVES = {"scalar_gather": "gk_gather_16"}
 
 
 @dataclass
@@ -31,6 +34,24 @@ class DirectCall:
     before: list[Step] = field(default_factory=list)
     after: list[Step] = field(default_factory=list)
 
+    @property
+    def narrow(self) -> str:
+        """The function of the run-time that moves elements as they are stored, if there is one."""
+        stored = {v.dtype for _, v in self.node.inputs} & FLOATS - {FLOAT}
+        return MOVES.get(self.node.op.symbol, "") if stored and not self.node.op.address else ""
+
+    def _wanted(self, dtype: str) -> str:
+        """How the function wants an array that is stored as `dtype`."""
+        if dtype not in FLOATS:
+            return dtype
+        return result_type(v.dtype for _, v in self.node.inputs) if self.narrow else FLOAT
+
+    def _packed(self, view: View) -> View:
+        return View.contiguous("", view.shape, self._wanted(view.dtype))
+
+    def _fits(self, view: View) -> bool:
+        return view.is_contiguous and view.dtype == self._wanted(view.dtype)
+
     def steps(self) -> list[Step]:
         if self.node.op is COPY:
             (_, source), (_, target) = self.node.inputs[0], self.node.outputs[0]
@@ -40,8 +61,9 @@ class DirectCall:
         pointers = [p for p in self.node.op.params if p.role not in ("scalar",)]
         steps = tuple(self._batch_step(p.name, p.role) for p in pointers)
         result = places.get("return")
-        call = ScalarCall(native_address(self.node), arguments, self.node.op.result or "void", result,
-                          Affine.const(ITEMSIZE[self._dtype("return")] if result else 0), steps,
+        address = (runtime().address(self.narrow) if self.narrow else native_address(self.node))
+        call = ScalarCall(address, arguments, self.node.op.result or "void", result,
+                          Affine.const(ITEMSIZE[self.node.op.dtype("return")] if result else 0), steps,
                           size_of(self.node.batch), self.node.name)
         return [*self.before, call.step(), *self.after]
 
@@ -52,33 +74,32 @@ class DirectCall:
         for param, view in self.node.outputs:
             places[param] = self._output(len(places), view)
             if param in views:
-                packed = View.contiguous("", view.shape)
                 source = views.pop(param)
-                self.before.append(self._copy(source, self.pointer(source), packed, places[param]))
+                self.before.append(self._copy(source, self.pointer(source), self._packed(view),
+                                              places[param]))
         for param, view in views.items():
             places[param] = self._input(len(places), view)
         return places
 
     def _input(self, number: int, view: View) -> PointerSlot:
-        if view.is_contiguous:
+        if self._fits(view):
             return self.pointer(view)
         place = self.spare(number, size_of(view.shape))
-        packed = View.contiguous("", view.shape)
-        self.before.append(self._copy(view, self.pointer(view), packed, place))
+        self.before.append(self._copy(view, self.pointer(view), self._packed(view), place))
         return place
 
     def _output(self, number: int, view: View) -> PointerSlot:
-        if view.is_contiguous:
+        if self._fits(view):
             return self.pointer(view)
         place = self.spare(number, size_of(view.shape))
-        packed = View.contiguous("", view.shape)
-        self.after.append(self._copy(packed, place, view, self.pointer(view)))
+        self.after.append(self._copy(self._packed(view), place, view, self.pointer(view)))
         return place
 
     def _copy(self, source: View, from_: PointerSlot, target: View, to: PointerSlot) -> Step:
         one = (Affine.const(1),)
         return StridedCopy(from_, to, source.shape or one, source.strides or one,
-                           target.strides or one, name=f"{self.node.name}.copy").step()
+                           target.strides or one, name=f"{self.node.name}.copy",
+                           dtypes=(source.dtype, target.dtype)).step()
 
     def _argument(self, name: str, role: str, places: dict[str, PointerSlot]) -> Slot:
         if role == "scalar":
@@ -90,12 +111,7 @@ class DirectCall:
         if role == "dim" or not self.node.batch:
             return Affine()
         view = dict(self.node.outputs + self.node.inputs)[name]
-        return size_of(view.shape[len(self.node.batch):]) * ITEMSIZE[self._dtype(name)]
-
-    def _dtype(self, name: str) -> str:
-        ctype = self.node.op.result if name == "return" else next(
-            p.ctype for p in self.node.op.params if p.name == name)
-        return DTYPES[ctype or "float"]
+        return size_of(view.shape[len(self.node.batch):]) * ITEMSIZE[self._wanted(view.dtype)]
 
 
 def native_address(node: Node) -> int:

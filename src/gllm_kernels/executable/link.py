@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..codegen.kernel import Kernel
+from ..dtypes import ITEMSIZE
 from ..fusion.buffers import BufferPlan
 from ..fusion.linear import BoundGroup, Pointer, linearise
 from ..fusion.plan import FusionGroup, FusionPlan
 from ..graph.view import View
 from ..trace.affine import Affine
 from ..trace.ir import OpTrace
-from .direct import ITEMSIZE, DirectCall
+from .direct import DirectCall
 from .program import BufferSpec, FloatSlot, IntSlot, PointerSlot, Program, Slot, Step
 
 
@@ -105,7 +106,8 @@ class _Linker:
 
     def _slot(self, value: Pointer | Affine | float) -> Slot:
         if isinstance(value, Pointer):
-            return PointerSlot(self.place[value.buffer], value.offset)
+            size = ITEMSIZE[self.plan.dag.graph.buffer(value.buffer).dtype]
+            return PointerSlot(self.place[value.buffer], value.offset, size)
         return IntSlot(value) if isinstance(value, Affine) else FloatSlot(value)
 
     def _pointer(self, view: View) -> PointerSlot:

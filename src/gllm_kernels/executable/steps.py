@@ -3,22 +3,29 @@
 Both argument blocks are fixed layouts of 64-bit slots, read by `scalar/runtime_step.c`:
 
     gk_call_scalar  {code, result kind, result, result step, 14 integers, 14 steps, 8 floats}
-    gk_copy         {from, to, 5 extents, 5 strides of from, 5 strides of to}
+    gk_copy ...     {from, to, 5 extents, 5 strides of from, 5 strides of to}
 
 A unit of a call is one call: in unit u every integer or pointer has grown by u times its step (in
-bytes for a pointer). A unit of a copy is one innermost row of 4-byte elements.
+bytes for a pointer). A unit of a copy is one innermost row; copies may convert.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..dtypes import ITEMSIZE
 from ..errors import CompileError
 from ..trace.affine import Affine
 from .program import ONE, ONE_TILE, ZERO, FloatSlot, IntSlot, PointerSlot, Slot, Step
 from .runtime import runtime
 
 MAX_INTEGERS, MAX_FLOATS, MAX_RANK = 14, 8, 5
+# (type of the source, of the target) -> the copy; a 16-bit type is converted to or from float32
+COPIES = {
+    (4, 4): "gk_copy", (2, 2): "gk_copy_16",
+    ("float16", "float32"): "gk_widen_f16", ("float32", "float16"): "gk_round_f16",
+    ("bfloat16", "float32"): "gk_widen_bf16", ("float32", "bfloat16"): "gk_round_bf16",
+}
 RESULT_KINDS = {"void": 0, "float": 1, "int64_t": 2}
 
 
@@ -77,7 +84,8 @@ class ScalarCall:
 class StridedCopy:
     """to[i, j, ...] = source[i, j, ...] for all indices below `extents`, outermost first.
 
-    Strides are in elements of 4 bytes, zero (repeat) and negative ones included.
+    Strides are in elements, zero (repeat) and negative ones included; `dtypes` are those of the
+    source and of the target.
     """
 
     source: PointerSlot
@@ -87,6 +95,16 @@ class StridedCopy:
     to_strides: tuple[Affine, ...]
     grain: int = ONE_TILE
     name: str = "copy"
+    dtypes: tuple[str, str] = ("float32", "float32")
+
+    @property
+    def code(self) -> str:
+        """The function of the run-time that copies between the two types."""
+        source, target = self.dtypes
+        key = (ITEMSIZE[source],) * 2 if source == target else self.dtypes
+        if key not in COPIES:
+            raise CompileError(f"{self.name}: no copy from {source} to {target}; go by float32")
+        return COPIES[key]
 
     def step(self) -> Step:
         """The program step; missing outer extents are 1."""
@@ -102,7 +120,7 @@ class StridedCopy:
         for extent in self.extents[:-1]:
             units = units * extent
         slots = (self.source, self.to, *(IntSlot(value) for row in rows for value in row))
-        return Step(runtime().address("gk_copy"), slots, units, self.grain, self.name)
+        return Step(runtime().address(self.code), slots, units, self.grain, self.name)
 
 
 def _int(value: int) -> IntSlot:

@@ -96,4 +96,5 @@ def _in_place(group: FusionGroup, dying: str, born: str) -> bool:
     reads = [a for a in group.trace.accesses()[:-1] if a.view.buffer == dying]
     return target.view.buffer == born and all(
         a.coords == target.coords and a.view.strides == target.view.strides
+        and a.view.dtype == target.view.dtype
         and a.view.offset == target.view.offset for a in reads)

@@ -22,7 +22,8 @@ def run_plan(plan: FusionPlan, buffers: BufferPlan, arrays: Mapping[str, Array],
     memory = allocate(plan.dag.graph, arrays, dims)
     slots = [np.full(max(s.evaluate(dims) for s in sizes), np.nan, np.float32)
              for sizes in buffers.sizes]
-    memory.update({name: slots[slot] for name, slot in buffers.slot})
+    for name, slot in buffers.slot:
+        memory[name] = slots[slot].view(plan.dag.graph.buffer(name).dtype)
     for group in plan.groups:
         if group.trace is None:
             run_node(plan.dag.graph.nodes[group.nodes[0]], memory, dims)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..dtypes import CTYPES
 from ..graph.bind import Access, Domain, TensorStore, TensorTrace
 from ..graph.view import View
 from ..trace.affine import Affine
@@ -109,7 +110,8 @@ class _Linearise:
         place = self._body()
         stores = tuple(Store(*self._element(s.target, "out"), place[s.value], domain)
                        for s in self.source.stores)
-        params = tuple(Param(p, self.roles[p]) for p in self.pointers.values())
+        params = tuple(Param(p, self.roles[p], CTYPES.get(view.dtype, f"{view.dtype}_t"))
+                       for (view, _), p in self.pointers.items())
         params += tuple(Param(s, "dim", "int64_t") for s, _ in self.sizes.values())
         params += tuple(Param(s, "scalar") for s in self.scalars.values())
         where = tuple(Pointer(v.buffer, v.offset + at) for v, at in self.pointers)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..dtypes import ITEMSIZE
 from ..trace.affine import Affine
 from ..trace.pattern import ComputePattern
 from .ir import Graph, Node
 from .view import View, size_of
 
-ITEMSIZE = 4
 OpClass = ComputePattern  # the class of a node is the pattern of its trace
 
 
@@ -28,7 +28,7 @@ class TensorEdge:
     @property
     def bytes(self) -> Affine:
         """Bytes that cross memory when the edge is not fused (written once, read once each)."""
-        return size_of(self.view.shape) * ITEMSIZE
+        return size_of(self.view.shape) * ITEMSIZE[self.view.dtype]
 
 
 @dataclass(frozen=True, slots=True)

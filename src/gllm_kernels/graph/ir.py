@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..dtypes import FLOATS, result_type
 from ..errors import ShapeError
 from ..trace.affine import Affine
 from ..trace.ir import Param
@@ -100,26 +101,29 @@ class CompilerGraph:
     def weight(self, name: str, array: np.ndarray) -> View:
         """An array fixed for the life of the layer; kept, not copied, when C-contiguous."""
         array = np.asarray(array)
-        if array.dtype != np.float32:
-            raise ShapeError(f"weight {name!r} has dtype {array.dtype}; convert it to float32")
+        if array.dtype.name not in FLOATS:
+            raise ShapeError(f"weight {name!r} has dtype {array.dtype}; convert it to float32, "
+                             "float16 or bfloat16")
         self.arrays[name] = np.ascontiguousarray(array)
-        return self._buffer(name, "weight", array.shape, "float32")
+        return self._buffer(name, "weight", array.shape, array.dtype.name)
 
-    def state(self, name: str, shape: tuple[Dim, ...]) -> View:
+    def state(self, name: str, shape: tuple[Dim, ...], dtype: str = "float32") -> View:
         """An array that calls read and write and the caller owns, such as a KV cache."""
-        return self._buffer(name, "state", shape, "float32")
+        return self._buffer(name, "state", shape, dtype)
 
-    def temp(self, shape: tuple[Dim, ...]) -> View:
+    def temp(self, shape: tuple[Dim, ...], dtype: str = "float32") -> View:
         """Memory of the layer's own, to be written through `out=`."""
-        return self._buffer(f"t{len(self.buffers)}", "temp", shape, "float32")
+        return self._buffer(f"t{len(self.buffers)}", "temp", shape, dtype)
 
     def op(self, operator: str | Operator, *inputs: View, out: View | None = None,
-           **values: float | Dim) -> View:
+           dtype: str = "", **values: float | Dim) -> View:
         """Apply an operator. Arrays in declaration order; scalars and free dimensions by name.
 
         Leading axes beyond the operator's own are a batch and broadcast together; elementwise
         operators take any shapes that broadcast. A scalar that is a string is a number given to every
         call under that name. `out` names the view to write, for example a row range of a state.
+        Arithmetic is float32; the result is stored as `dtype`, or as the inputs if all are of one
+        16-bit type, else as float32. A value that is fused away is never rounded to it.
         Returns the view written (the first, for several outputs).
         """
         op = self._lookup(operator)
@@ -129,8 +133,13 @@ class CompilerGraph:
             self.bounds += view_bounds(op.name, check_view(op.name, view, self.buffers),
                                        self.buffers[view.buffer])
         _check_dtypes(op, inputs)
+        dtype = dtype or result_type(v.dtype for v in inputs)
+        if dtype not in FLOATS:
+            raise ShapeError(f"{op.name}: a result cannot be {dtype}; it is one of "
+                             f"{', '.join(sorted(FLOATS))}")
         scalars, free = _split_values(op, values)
-        node = self._flat(op, inputs, out) if op.is_flat else self._ranked(op, inputs, out, free)
+        node = (self._flat(op, inputs, out, dtype) if op.is_flat
+                else self._ranked(op, inputs, out, dtype, free))
         if out is not None:
             check_overlap(op, [view for _, view in node[0]], out)
         self.bounds += [Bound(f"{op.name}: 32-bit indices; `{name}`", value, Affine.const(op.limit))
@@ -142,7 +151,7 @@ class CompilerGraph:
         """The same elements in memory of their own, contiguous."""
         self.bounds += view_bounds("copy", check_view("copy", view, self.buffers),
                                    self.buffers[view.buffer])
-        made = self.temp(view.shape)
+        made = self.temp(view.shape, view.dtype)
         node = Node(len(self.nodes), COPY, (("x", view),), (("out", made),), (), (), ())
         self.nodes.append(node)
         return made
@@ -172,14 +181,15 @@ class CompilerGraph:
             self.lookup = operator_named
         return self.lookup(operator)
 
-    def _flat(self, op: Operator, inputs: tuple[View, ...], out: View | None) -> tuple:
+    def _flat(self, op: Operator, inputs: tuple[View, ...], out: View | None,
+              dtype: str) -> tuple:
         shape = broadcast_shape(op.name, inputs)
         ins = tuple((p, v.broadcast_to(shape)) for p, v in zip(op.inputs, inputs))
-        outs = self._results(op, {p: shape for p in op.outputs}, out)
+        outs = self._results(op, {p: shape for p in op.outputs}, out, dtype)
         dims = ((op.names("dim")[0], size_of(shape)),)
         return ins, outs, dims, ()
 
-    def _ranked(self, op: Operator, inputs: tuple[View, ...], out: View | None,
+    def _ranked(self, op: Operator, inputs: tuple[View, ...], out: View | None, dtype: str,
                 free: dict[str, Affine]) -> tuple:
         ranks = {p: len(op.shape(p)) for p in op.inputs}
         for param, view in zip(op.inputs, inputs):
@@ -192,14 +202,14 @@ class CompilerGraph:
         self.bounds.extend(bounds)
         ins = tuple((p, v.broadcast_to(batch + own[p])) for p, v in zip(op.inputs, inputs))
         shapes = {p: batch + tuple(s.substitute(dims) for s in op.shape(p)) for p in op.outputs}
-        return ins, self._results(op, shapes, out), tuple(dims.items()), batch
+        return ins, self._results(op, shapes, out, dtype), tuple(dims.items()), batch
 
     def _results(self, op: Operator, shapes: dict[str, tuple[Affine, ...]],
-                 out: View | None) -> tuple[tuple[str, View], ...]:
+                 out: View | None, dtype: str) -> tuple[tuple[str, View], ...]:
         made = []
         for param, shape in shapes.items():
             view = out if out is not None else self._buffer(
-                f"t{len(self.buffers)}", "temp", shape, op.dtype(param))
+                f"t{len(self.buffers)}", "temp", shape, op.result_dtype(param, dtype))
             if view.shape != shape:
                 raise ShapeError(f"{op.name}: `out` is {view}, the result has shape "
                                  f"({', '.join(map(str, shape))})")
@@ -235,7 +245,7 @@ def _common(what: str, axis: int, sizes: tuple[Affine, ...]) -> Affine:
 
 def _check_dtypes(op: Operator, inputs: tuple[View, ...]) -> None:
     for param, view in zip(op.inputs, inputs):
-        if view.dtype != op.dtype(param):
+        if not op.takes(param, view.dtype):
             raise ShapeError(f"{op.name}: `{param}` wants {op.dtype(param)}, {view} is {view.dtype}")
 
 

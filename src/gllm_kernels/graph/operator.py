@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..dtypes import FLOATS
 from ..errors import ShapeError, UnsupportedOpError
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace, Param
@@ -57,6 +58,16 @@ class Operator:
             raise UnsupportedOpError(f"{self.name}: `{param}` is {ctype}; arrays and results of "
                                      f"operators that run are {', '.join(DTYPES)}")
         return DTYPES[ctype]
+
+    def takes(self, param: str, dtype: str) -> bool:
+        """Whether an array of this type can be given: a float array may be stored in any."""
+        wanted = self.dtype(param)
+        return dtype == wanted or (wanted == "float32" and dtype in FLOATS)
+
+    def result_dtype(self, param: str, dtype: str) -> str:
+        """How an output is stored where float arrays are `dtype`; a returned number stays one."""
+        own = self.dtype(param)
+        return dtype if own == "float32" and param != "return" else own
 
     @property
     def limit(self) -> int:

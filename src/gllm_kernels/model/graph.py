@@ -59,7 +59,8 @@ class LlamaGraph:
         """Output `logits`: [tokens, vocabulary], or [1, vocabulary] of the last token."""
         g = self.graph
         tables = self.tables()
-        x = g.op("gather", g.weight("embed", weights.embed), g.input("ids", ("tokens",), "int32"))
+        table, ids = g.weight("embed", weights.embed), g.input("ids", ("tokens",), "int32")
+        x = g.op("gather", table, ids, dtype="float32")  # activations are f32, whatever weights are
         for number, layer in enumerate(weights.layers):
             x = self.layer(x, number, layer, tables)
         if not every_row:

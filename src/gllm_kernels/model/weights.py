@@ -1,9 +1,7 @@
-"""The tensors of a Llama checkpoint, found by name, checked by shape, handed out as f32.
+"""The tensors of a Llama checkpoint, found by name, checked by shape, handed out as they are stored.
 
-An f32 tensor stays mapped: its pages are the file's and are read when first touched. An f16 or
-bf16 tensor is widened to f32 once, here, which is exact; that copy is the only one, and no second
-tensor is in flight while it is made. Every value is looked at on the way: one that is not finite
-is an error that names its tensor.
+A tensor stays mapped, be it f32, f16 or bf16: its pages are the file's, and kernels widen what they
+read. Every value is looked at on the way: one that is not finite is an error that names its tensor.
 """
 
 from __future__ import annotations
@@ -20,36 +18,36 @@ from .config import LlamaConfig
 from .fields import LAYOUT, read_object, shown
 from .tensorfile import AGAIN, Entry, TensorFile, open_tensors
 
-F32 = NDArray[np.float32]
+Stored = NDArray[np.generic]  # float32, float16 or bfloat16
 Homes = dict[str, TensorFile]  # tensor name -> the file that holds it
 Shapes = dict[str, tuple[int, ...]]
 Progress = Callable[[int, int], object]  # (bytes done, bytes in all); False cancels
-CHUNK = 1 << 20  # values looked at in one go: 4 MB of f32, about a core's share of cache
+CHUNK = 1 << 18  # values looked at in one go: 1 MB of f32, within a core's share of cache
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
     """One decoder layer. D hidden, Q = heads x head_dim, K = kv_heads x head_dim, F ffn."""
 
-    attn_norm: F32  # [D]
-    wq: F32  # [Q, D]
-    wk: F32  # [K, D]
-    wv: F32  # [K, D]
-    wo: F32  # [D, Q]
-    ffn_norm: F32  # [D]
-    w_gate: F32  # [F, D]
-    w_up: F32  # [F, D]
-    w_down: F32  # [D, F]
+    attn_norm: Stored  # [D]
+    wq: Stored  # [Q, D]
+    wk: Stored  # [K, D]
+    wv: Stored  # [K, D]
+    wo: Stored  # [D, Q]
+    ffn_norm: Stored  # [D]
+    w_gate: Stored  # [F, D]
+    w_up: Stored  # [F, D]
+    w_down: Stored  # [D, F]
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaWeights:
-    """All tensors, row-major, C-contiguous, float32. A tied head is the embedding itself."""
+    """All tensors, row-major, C-contiguous, as stored. A tied head is the embedding itself."""
 
-    embed: F32  # [V, D]
+    embed: Stored  # [V, D]
     layers: tuple[LayerWeights, ...]
-    norm: F32  # [D]
-    head: F32  # [V, D]
+    norm: Stored  # [D]
+    head: Stored  # [V, D]
 
     @property
     def bytes_per_token(self) -> int:
@@ -95,7 +93,7 @@ def tensor_shapes(config: LlamaConfig) -> Shapes:
 def load_weights(
     directory: Path, config: LlamaConfig, progress: Progress | None = None
 ) -> LlamaWeights:
-    """Map, check and, where stored narrower, widen every tensor of the checkpoint."""
+    """Map and check every tensor of the checkpoint."""
     homes = find_tensors(directory)
     shapes = tensor_shapes(config)
     check_names(directory, homes, shapes, config)
@@ -111,7 +109,7 @@ def load_weights(
     return assemble(loaded, config)
 
 
-def assemble(loaded: dict[str, F32], config: LlamaConfig) -> LlamaWeights:
+def assemble(loaded: dict[str, Stored], config: LlamaConfig) -> LlamaWeights:
     layers = tuple(
         LayerWeights(
             **{f: loaded[f"model.layers.{i}.{name}"] for f, (name, _) in LAYER_TENSORS.items()}
@@ -176,31 +174,19 @@ def check_shape(entry: Entry, wanted: tuple[int, ...]) -> None:
         )
 
 
-def load_tensor(file: TensorFile, name: str) -> F32:
-    """The tensor as f32: the mapping itself when it is stored so, else its widened copy."""
+def load_tensor(file: TensorFile, name: str) -> Stored:
+    """The tensor's mapping, every value looked at."""
     stored = file.array(name)
-    # a header of odd length leaves f32 values off their natural alignment: copied, not mapped
-    mapped = stored.dtype == np.float32 and stored.flags.aligned
-    result = stored if mapped else np.empty(stored.shape, np.float32)
-    source, target = stored.reshape(-1), result.reshape(-1)
-    for start in range(0, source.size, CHUNK):
-        part = slice(start, start + CHUNK)
-        if not mapped:
-            widen(source[part], target[part])
-        check_finite(file.entries[name], target[part], start)
+    # a header of odd length leaves values off their natural alignment: copied, not mapped
+    result = stored if stored.flags.aligned else stored.copy()
+    values = result.reshape(-1)
+    for start in range(0, values.size, CHUNK):
+        check_finite(file.entries[name], values[start : start + CHUNK], start)
     return result
 
 
-def widen(source: np.ndarray, target: F32) -> None:
-    """target = source, exactly: bf16 is the upper half of an f32, so its bits are shifted."""
-    if source.dtype in (np.float16, np.float32):
-        target[...] = source
-    else:
-        np.left_shift(source.view(np.uint16), 16, out=target.view(np.uint32), dtype=np.uint32)
-
-
-def check_finite(entry: Entry, values: F32, start: int) -> None:
-    finite = np.isfinite(values)
+def check_finite(entry: Entry, values: Stored, start: int) -> None:
+    finite = np.isfinite(values.astype(np.float32, copy=False))
     if not finite.all():
         at = int(np.argmin(finite))
         entry.refuse(f"value {start + at} is {values[at]}; the training or the conversion failed")

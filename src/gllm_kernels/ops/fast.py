@@ -6,7 +6,7 @@ do) is answered with NotImplemented by the builtin and takes the checked way in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -32,12 +32,13 @@ def refuse(arrays: tuple[object, ...], out: object, named: dict[str, object]) ->
     return NotImplemented
 
 
-def _wrap(function: Callable[..., object], op: Operator, axes: Axes) -> Plain:
+def _wrap(function: Callable[..., object], op: Operator, axes: Axes, dtype: str,
+          same: bool) -> Plain:
     """Makes the result and puts the scalars in order around the builtin; written for few steps,
-    because a call on 64 floats is all overhead."""
+    because a call on 64 floats is all overhead. `same`: the result is stored as the first input."""
     empty_like, count, makes = np.empty_like, len(op.inputs), bool(op.names("out"))
     names, defaults = op.names("scalar"), dict(op.defaults)
-    like_first = makes and op.shape(op.outputs[0]) == op.shape(op.inputs[0])
+    like_first = makes and op.shape(op.outputs[0]) == op.shape(op.inputs[0]) and same
 
     def plainest(arrays: tuple[object, ...], out: object, named: dict[str, object]) -> object:
         if named or len(arrays) != count:
@@ -49,16 +50,16 @@ def _wrap(function: Callable[..., object], op: Operator, axes: Axes) -> Plain:
             return NotImplemented
         scalars = [named.get(n, defaults.get(n)) for n in names]
         if makes and out is None:
-            out = _empty(arrays, axes)
+            out = _empty(arrays, axes, dtype)
         return function(*arrays, *((out,) if makes else ()), *scalars)
 
     return plainest if like_first and not names else general
 
 
-def _empty(arrays: tuple[object, ...], axes: Axes) -> object:
+def _empty(arrays: tuple[object, ...], axes: Axes, dtype: str) -> object:
     """New memory for the result of plain arrays; None when they are no such arrays."""
     try:
-        return np.empty([arrays[i].shape[axis] for i, axis in axes], np.float32)
+        return np.empty([arrays[i].shape[axis] for i, axis in axes], dtype)
     except (AttributeError, IndexError, TypeError):
         return None
 
@@ -68,7 +69,9 @@ def plain_call(op: Operator, layer: CompiledLayer, group: BoundGroup,
     """`function(*inputs, *outputs, *scalars)`, each in declaration order and in/out arrays among the
     inputs, or None where the kernel needs more than plain arrays tell: an offset, a size that is no
     axis, much scratch."""
-    arrays, axes = _arrays(op), result_axes(op)
+    types = {name: view.dtype for name, view in layer.graph.nodes[0].inputs}
+    (_, result), = layer.graph.outputs
+    arrays, axes = _arrays(op, types | dict.fromkeys(op.names("out"), result.dtype)), result_axes(op)
     kernel, values = loaded.kernel, dict(zip(_names(group), group.arguments))
     sizes = {n: v for n, v in values.items() if isinstance(v, Affine)}
     offsets = [v.offset for v in values.values() if isinstance(v, Pointer)]
@@ -82,14 +85,14 @@ def plain_call(op: Operator, layer: CompiledLayer, group: BoundGroup,
                     scratch, most=SMALL, keep=(loaded.owner,), name=op.name)
     if scratch > STACK_SCRATCH or not all(v.symbols <= set(spec.dims()) for v in sizes.values()):
         return None
-    return _wrap(spec.function(), op, axes)
+    return _wrap(spec.function(), op, axes, result.dtype, types[op.inputs[0]] == result.dtype)
 
 
 def _names(group: BoundGroup) -> list[str]:
     return [p.name for p in group.trace.params]
 
 
-def _arrays(op: Operator) -> tuple[ArraySpec, ...] | None:
+def _arrays(op: Operator, types: Mapping[str, str]) -> tuple[ArraySpec, ...] | None:
     """Specs with one symbol per axis; the outermost one may stand for several axes."""
     shapes = dict(op.shapes)
     if op.result or op.limit or any(len(s.terms) != 1 or s.terms[0][0] != 1 or len(s.terms[0][1]) != 1
@@ -102,7 +105,7 @@ def _arrays(op: Operator) -> tuple[ArraySpec, ...] | None:
         first, *rest = map(str, shapes[name])
         star = first if first in inner or not _leads(op, first) else f"*{first}"
         alias = op.is_flat and roles[name] == "out"
-        specs.append(ArraySpec(name, (star, *rest), op.dtype(name), roles[name], alias))
+        specs.append(ArraySpec(name, (star, *rest), types[name], roles[name], alias))
     return tuple(specs)
 
 

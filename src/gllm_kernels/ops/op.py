@@ -3,7 +3,7 @@
     op(x, w, eps=1e-5, out=None)
 
 Arrays that the scalar function reads come in declaration order or by name, scalars and free
-dimensions by name; outputs and the other dimensions follow from the shapes. Leading axes beyond the
+dimensions by name; float arrays may be float32, float16 or bfloat16. Outputs and the other dimensions follow from the shapes. Leading axes beyond the
 operator's own are a batch. In/out arrays are updated in place and returned.
 """
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..config import current
 from ..codegen.isa.detect import current_isa_name, isa_named
+from ..dtypes import FLOATS, NARROW, result_type
 from ..errors import ShapeError
 from ..executable.cache import KERNELS
 from ..executable.layer import CompiledLayer
@@ -33,6 +34,7 @@ from .fast import Plain, plain_call, refuse
 
 Array = npt.NDArray[np.generic]
 BATCH = "batch"
+Types = tuple[str, ...]  # numpy's names of the inputs' types and of the result's; (): as declared
 
 
 @dataclass
@@ -40,8 +42,9 @@ class Op:
     """Callable; `print(op)` shows the trace, `op.operator` goes into graphs."""
 
     operator: Operator
-    layers: dict[tuple[str, frozenset[str]], CompiledLayer] = field(default_factory=dict)
+    layers: dict[tuple[str, frozenset[str], Types], CompiledLayer] = field(default_factory=dict)
     plain: dict[str, Plain] = field(default_factory=dict)
+    stored: dict[tuple, Plain] = field(default_factory=dict)  # by ISA and types, `out` first
 
     @staticmethod
     @cache
@@ -60,13 +63,21 @@ class Op:
     def __call__(self, *arrays: Array, out: Array | None = None, **named: object) -> Array:
         isa = current().isa
         if isa not in self.plain:
-            self.plain[isa] = self._plain()
+            self.plain[isa] = self._plain(())
         result = self.plain[isa](arrays, out, named)
         if result is not NotImplemented:
             return result
-        given = self._arguments(arrays, named)
-        scalars, free = self._values(named)
-        return Call(self, given, scalars, free, out).run()
+        key = (isa, getattr(out, "dtype", None), *(getattr(a, "dtype", None) for a in arrays))
+        result = self.stored.get(key, refuse)(arrays, out, named)
+        if result is not NotImplemented:
+            return result
+        values = dict(named)
+        given = self._arguments(arrays, values)
+        types = self._types(given, out)
+        if types and key not in self.stored:
+            self.stored[key] = self._plain(types)
+        scalars, free = self._values(values)
+        return Call(self, given, scalars, free, out, types).run()
 
     @property
     def __doc__(self) -> str:
@@ -91,29 +102,40 @@ class Op:
     def __str__(self) -> str:
         return str(self.trace) if self.trace else f"{self!r} opaque: {self.operator.opaque}"
 
-    def layer(self, batched: frozenset[str] = frozenset()) -> CompiledLayer:
+    def layer(self, batched: frozenset[str] = frozenset(), types: Types = ()) -> CompiledLayer:
         """The compiled operator for any sizes; `batched` params have one more, leading, axis."""
-        key = (current_isa_name(), batched)
+        key = (current_isa_name(), batched, types)
         if key not in self.layers:
-            self.layers[key] = self._compile(batched)
+            self.layers[key] = self._compile(batched, types)
         return self.layers[key]
 
-    def _plain(self) -> Plain:
+    def _types(self, arrays: dict[str, Array], out: object) -> Types:
+        """How the inputs are stored and the result shall be; () when nothing is in 16 bits."""
+        found = tuple(a.dtype.name for a in arrays.values())
+        made = result_type(found)
+        if isinstance(out, np.ndarray) and out.dtype.name in FLOATS:
+            made = out.dtype.name
+        elif self.operator.names("inout"):
+            made = arrays[self.operator.names("inout")[0]].dtype.name
+        return (*found, made) if set(NARROW).intersection((*found, made)) else ()
+
+    def _plain(self, types: Types) -> Plain:
         """The builtin for plain arrays on the ISA in force; one that refuses where there is none."""
-        layer = self.layer()
+        layer = self.layer(types=types)
         if layer.plan.profile.isa == "scalar" or layer.plan.groups[0].trace is None:
             return refuse
         group = linearise("kernel", layer.plan.groups[0].trace)
         loaded = KERNELS.get(group.trace, isa_named(layer.plan.profile.isa))
         return plain_call(self.operator, layer, group, loaded) or refuse
 
-    def _compile(self, batched: frozenset[str]) -> CompiledLayer:
+    def _compile(self, batched: frozenset[str], types: Types) -> CompiledLayer:
         op, graph = self.operator, CompilerGraph()
         lead = (Affine.sym(BATCH),)
-        views = [graph.input(p, (lead if p in batched else ()) + _axes(op, p), op.dtype(p))
-                 for p in op.inputs]
+        *stored, made = types or (*map(op.dtype, op.inputs), "float32")
+        views = [graph.input(p, (lead if p in batched else ()) + _axes(op, p), dtype)
+                 for p, dtype in zip(op.inputs, stored)]
         free = {d: d for d in op.names("dim") if not _solved(op, d)}
-        graph.op(op, *views, **{s: s for s in op.names("scalar")}, **free)
+        graph.op(op, *views, dtype=made, **{s: s for s in op.names("scalar")}, **free)
         for param, view in graph.nodes[-1].outputs:
             graph.output(param, view)
         return compile_graph(graph)
@@ -162,6 +184,7 @@ class Call:
     scalars: dict[str, float]
     free: dict[str, int]
     out: Array | None
+    types: Types
 
     def run(self) -> Array:
         op = self.op.operator
@@ -172,7 +195,7 @@ class Call:
         shape = self._common_shape()
         ins = {p: np.ascontiguousarray(np.broadcast_to(a, shape)).reshape(-1)
                for p, a in self.arrays.items()}
-        return self._execute(self.op.layer(), ins, shape)
+        return self._execute(self.op.layer(types=self.types), ins, shape)
 
     def _common_shape(self) -> tuple[int, ...]:
         shapes = {p: a.shape for p, a in self.arrays.items()}
@@ -190,7 +213,7 @@ class Call:
             own = array.shape[array.ndim - len(op.shape(param)):]
             flat = (prod(lead), *own) if param in batched else own
             ins[param] = np.ascontiguousarray(array).reshape(flat)
-        layer = self.op.layer(batched)
+        layer = self.op.layer(batched, self.types)
         dims = {**layer.dims_of(ins, self.free), **self.free}
         (_, view), = layer.graph.outputs
         flat = tuple(s.evaluate(dims) for s in view.shape)
@@ -243,7 +266,7 @@ class Call:
         fine; everything else goes through memory of its own.
         """
         def harmless(param: str, array: Array) -> bool:
-            same = array.ctypes.data == target.ctypes.data and array.size == target.size
+            same = array.ctypes.data == target.ctypes.data and array.nbytes == target.nbytes
             return (self.op.operator.is_flat and same) or not np.may_share_memory(target, array)
 
         return target.flags.c_contiguous and all(harmless(p, a) for p, a in ins.items())
@@ -284,8 +307,9 @@ def _array(op: str, name: str, value: object, operator: Operator) -> Array:
         value = np.asarray(value)
     if name in dict(operator.indexes) and value.dtype.kind in "iu":
         return _narrow(op, name, value, wanted)
-    if value.dtype != np.dtype(wanted):
-        raise ShapeError(f"{op}: `{name}` has dtype {value.dtype}, wanted {wanted}; "
+    if not operator.takes(name, value.dtype.name):
+        other = f" (or {', '.join(NARROW)})" if wanted in FLOATS else ""
+        raise ShapeError(f"{op}: `{name}` has dtype {value.dtype}, wanted {wanted}{other}; "
                          f"convert it with .astype(np.{wanted})")
     return value
 

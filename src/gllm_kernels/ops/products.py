@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..codegen.isa.detect import current_isa_name
+from ..dtypes import FLOATS, NARROW, result_type
 from ..errors import ShapeError
 from ..executable.layer import CompiledLayer
 from ..graph.ir import CompilerGraph
@@ -18,15 +19,15 @@ from ..graph.registry import operator_named
 from ..pipeline import compile_graph
 from .op import Op
 
-F32 = npt.NDArray[np.float32]
+Array = npt.NDArray[np.generic]  # float32, float16 or bfloat16
 Epilogue = str | Op | Sequence["str | Op"] | None
 
 
-def gemm(a: F32, b: F32, bias: F32 | None = None, epilogue: Epilogue = None,
-         out: F32 | None = None) -> F32:
+def gemm(a: Array, b: Array, bias: Array | None = None, epilogue: Epilogue = None,
+         out: Array | None = None) -> Array:
     """c[i,j] = epilogue(sum[p<k](a[i,p] * b[p,j]) + bias[j]), the epilogue in registers.
 
-    a: (..., m, k), b: (k, n), bias: (n,), float32; c: (..., m, n). `epilogue` names one elementwise
+    a: (..., m, k), b: (k, n), bias: (n,); c: (..., m, n). `epilogue` names one elementwise
     operator of one array ("silu", or an Op from `register`), or several in order. A one-row `a` of
     shape (k,) gives (n,). Raises ShapeError for wrong shapes, dtypes or epilogues.
     """
@@ -36,7 +37,7 @@ def gemm(a: F32, b: F32, bias: F32 | None = None, epilogue: Epilogue = None,
     return _fused("gemm" if bias is None else "gemm_bias", names, (a, b, bias), out)
 
 
-def matmul(x: F32, w: F32, out: F32 | None = None) -> F32:
+def matmul(x: Array, w: Array, out: Array | None = None) -> Array:
     """y[i,j] = sum[p<k](x[i,p] * w[j,p]): x @ w.T, with w stored n x k as models store weights."""
     if np.ndim(w) != 2 or np.ndim(x) < 1 or np.shape(x)[-1] != np.shape(w)[1]:
         raise ShapeError(f"matmul: `x` has shape {np.shape(x)}, `w` {np.shape(w)}; wanted (..., k) "
@@ -54,40 +55,47 @@ def _listed(epilogue: Epilogue) -> Sequence[str | Op]:
     return listed
 
 
-def _fused(name: str, epilogues: tuple[str, ...], arrays: tuple[F32 | None, ...],
-           out: F32 | None) -> F32:
+def _fused(name: str, epilogues: tuple[str, ...], arrays: tuple[Array | None, ...],
+           out: Array | None) -> Array:
     given = dict(zip(operator_named(name).inputs, (a for a in arrays if a is not None)))
     a = np.asarray(given["a"])
     if a.ndim == 0:
         raise ShapeError(f"{name}: `a` has no axes, wanted (..., m, k)")
     given["a"] = a.reshape(prod(a.shape[:-1]), a.shape[-1])
-    layer = _layer(current_isa_name(), name, epilogues)
+    given |= {n: np.asarray(x) for n, x in given.items()}
+    types = tuple(x.dtype.name for x in given.values())
+    dtype = result_type(types)
+    if isinstance(out, np.ndarray) and out.dtype.name in FLOATS:
+        dtype = out.dtype.name
+    layer = _layer(current_isa_name(), name, epilogues, types, dtype)
     shape = (*a.shape[:-1], np.shape(given["b"])[-1])
-    target = np.empty(shape, np.float32) if out is None else _checked_out(name, out, shape)
+    target = np.empty(shape, dtype) if out is None else _checked_out(name, out, shape)
     shared = any(np.may_share_memory(target, x) for x in given.values())
-    memory = np.empty(shape, np.float32) if shared or not target.flags.c_contiguous else target
+    memory = np.empty(shape, dtype) if shared or not target.flags.c_contiguous else target
     layer(out={"c": memory.reshape(prod(shape[:-1]), shape[-1])}, **given)
     if memory is not target:
         np.copyto(target, memory)
     return target
 
 
-def _checked_out(name: str, out: F32, shape: tuple[int, ...]) -> F32:
-    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
+def _checked_out(name: str, out: Array, shape: tuple[int, ...]) -> Array:
+    if not isinstance(out, np.ndarray) or out.dtype.name not in FLOATS or out.shape != shape:
         got = f"{out.dtype}{out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise ShapeError(f"{name}: `out` must be float32{shape}, got {got}")
+        raise ShapeError(f"{name}: `out` must be float32{shape} (or {', '.join(NARROW)}), got {got}")
     if not out.flags.writeable:
         raise ShapeError(f"{name}: `out` is read-only")
     return out
 
 
 @lru_cache(maxsize=256)
-def _layer(isa: str, name: str, epilogues: tuple[str, ...]) -> CompiledLayer:
-    """Compiled for any sizes, once per ISA and chain."""
+def _layer(isa: str, name: str, epilogues: tuple[str, ...], types: tuple[str, ...],
+           dtype: str) -> CompiledLayer:
+    """Compiled for any sizes, once per ISA, chain and types."""
     op, graph = operator_named(name), CompilerGraph()
-    value = graph.op(op, *(graph.input(p, op.shape(p)) for p in op.inputs))
+    inputs = (graph.input(p, op.shape(p), t) for p, t in zip(op.inputs, types, strict=True))
+    value = graph.op(op, *inputs, dtype=dtype)
     for epilogue in epilogues:
-        value = graph.op(_pointwise(operator_named(epilogue)), value)
+        value = graph.op(_pointwise(operator_named(epilogue)), value, dtype=dtype)
     graph.output("c", value)
     return compile_graph(graph)
 

@@ -61,33 +61,101 @@ struct copy {
     int64_t to_strides[5];
 };
 
-static void copy_row(const int32_t *from, int64_t from_stride, int32_t *to, int64_t to_stride,
-                     int64_t count)
+static uint32_t as_is(uint32_t bits) { return bits; }
+
+static uint32_t bf16_to_f32(uint32_t bits) { return bits << 16; }
+
+/* Nearest even; a NaN keeps its sign and becomes quiet. */
+static uint32_t f32_to_bf16(uint32_t bits)
 {
-    if (from_stride == 1 && to_stride == 1) {
-        if (count > 0)
-            memcpy(to, from, (size_t)count * 4);
-        return;
-    }
-    for (int64_t i = 0; i < count; i++)
-        to[i * to_stride] = from[i * from_stride];
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return bits >> 16 | 0x40;
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-/* to[i,j,k,l,m] = from[i,j,k,l,m] of 4-byte elements; a unit is one row: the product of the four
- * outer extents are the units. */
-void gk_copy(const int64_t *args, int64_t begin, int64_t end, void *scratch)
+static uint32_t f16_to_f32(uint32_t half)
 {
-    (void)scratch;
-    const struct copy *c = (const struct copy *)args;
-    for (int64_t u = begin; u < end; u++) {
-        int64_t rest = u, from = 0, to = 0;
-        for (int k = 3; k >= 0; k--) {
-            int64_t index = rest % c->extents[k];
-            rest /= c->extents[k];
-            from += index * c->from_strides[k];
-            to += index * c->to_strides[k];
-        }
-        copy_row((const int32_t *)c->from + from, c->from_strides[4], (int32_t *)c->to + to,
-                 c->to_strides[4], c->extents[4]);
+    uint32_t sign = (half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 0x3ff;
+    if (exponent == 31)
+        return sign | 0x7f800000 | fraction << 13;
+    if (exponent == 0) {
+        if (fraction == 0)
+            return sign;
+        exponent = 1; /* a denormal is fraction * 2^-24: shift until the leading bit is implicit */
+        for (; !(fraction & 0x400); fraction <<= 1)
+            exponent--;
+        fraction &= 0x3ff;
     }
+    return (sign | fraction << 13) + ((exponent + 112) << 23);
+}
+
+/* Nearest even. What is below the last place of the result decides: more than half goes up, half
+ * goes up where the result is odd; the carry may reach the exponent, and infinity. */
+static uint32_t f32_to_f16(uint32_t bits)
+{
+    uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+    if (size > 0x7f800000)
+        return sign | 0x7e00 | (size >> 13 & 0x3ff);
+    if (size >= 0x47800000) /* 2^16 */
+        return sign | 0x7c00;
+    if (size < 0x33000000) /* 2^-25, half of the smallest denormal */
+        return sign;
+    uint32_t shift = 13, value = size - (112u << 23);
+    if (size < 0x38800000) { /* 2^-14: a denormal counts 2^-24 */
+        shift = 126 - (size >> 23);
+        value = (size & 0x7fffff) | 0x800000;
+    }
+    uint32_t rest = value & ((1u << shift) - 1), half = 1u << (shift - 1);
+    value >>= shift;
+    return sign | (value + (rest > half || (rest == half && (value & 1))));
+}
+
+/* to[i,j,k,l,m] = convert(from[i,j,k,l,m]); a unit is one row: the product of the four outer
+ * extents are the units. */
+#define COPY(name, from_type, to_type, convert)                                                   \
+    void name(const int64_t *args, int64_t begin, int64_t end, void *scratch)                     \
+    {                                                                                             \
+        (void)scratch;                                                                            \
+        const struct copy *c = (const struct copy *)args;                                         \
+        int64_t from_stride = c->from_strides[4], to_stride = c->to_strides[4];                   \
+        for (int64_t u = begin; u < end; u++) {                                                   \
+            int64_t from, to;                                                                     \
+            copy_row(c, u, &from, &to);                                                           \
+            const from_type *source = (const from_type *)c->from + from;                          \
+            to_type *target = (to_type *)c->to + to;                                              \
+            if (sizeof(from_type) == sizeof(to_type) && from_stride == 1 && to_stride == 1) {     \
+                if (c->extents[4] > 0)                                                            \
+                    memcpy(target, source, (size_t)c->extents[4] * sizeof(to_type));              \
+                continue;                                                                         \
+            }                                                                                     \
+            for (int64_t i = 0; i < c->extents[4]; i++)                                           \
+                target[i * to_stride] = (to_type)convert(source[i * from_stride]);                \
+        }                                                                                         \
+    }
+
+/* The first elements of row u, counted from the start of both arrays. */
+static void copy_row(const struct copy *c, int64_t u, int64_t *from, int64_t *to)
+{
+    *from = *to = 0;
+    for (int k = 3; k >= 0; k--) {
+        int64_t index = u % c->extents[k];
+        u /= c->extents[k];
+        *from += index * c->from_strides[k];
+        *to += index * c->to_strides[k];
+    }
+}
+
+COPY(gk_copy, uint32_t, uint32_t, as_is)
+COPY(gk_copy_16, uint16_t, uint16_t, as_is)
+COPY(gk_widen_f16, uint16_t, uint32_t, f16_to_f32)
+COPY(gk_widen_bf16, uint16_t, uint32_t, bf16_to_f32)
+COPY(gk_round_f16, uint32_t, uint16_t, f32_to_f16)
+COPY(gk_round_bf16, uint32_t, uint16_t, f32_to_bf16)
+
+/* out[i,j] = table[rows[i],j] of 16-bit elements, as scalar_gather */
+void gk_gather_16(const uint16_t *table, const int32_t *rows, uint16_t *out, size_t t, size_t n)
+{
+    for (size_t i = 0; i < t; i++)
+        for (size_t j = 0; j < n; j++)
+            out[i * n + j] = table[(ptrdiff_t)rows[i] * (ptrdiff_t)n + (ptrdiff_t)j];
 }

@@ -1,6 +1,6 @@
 """What a trace means, in numpy: `run(trace, {"x": x, "out": out, "n": 8})` writes the out arrays.
 
-Every operation is rounded to float32 and every reduction is folded in order, one term at a time;
+Arrays may be stored in 16 bits. Every operation is rounded to float32 and every reduction is folded in order, one term at a time;
 exp, tanh, ... are the C library's own, so the result has the bits of the scalar function.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..dtypes import NARROW
 from ..errors import ShapeError
 from .affine import Affine
 from .ir import INDICES, REDUCERS, Op, OpTrace, TraceOp
@@ -131,7 +132,7 @@ class _Frame:
         if node.op is Op.REDUCE:
             return self.fold(node, env, memo, rank)
         if node.op is Op.LOAD:
-            return self.arrays[node.imm[0]][self.index(node.imm[1], env)]
+            return widened(self.arrays[node.imm[0]][self.index(node.imm[1], env)])
         if node.op is Op.CONST:
             return np.array(node.imm, np.uint32).view(np.float32)
         if node.op is Op.CONST64:
@@ -167,6 +168,11 @@ class _Frame:
         values = [self.value(p, env, memo, rank) for p in parts]
         wide = [np.broadcast_to(v, np.broadcast_shapes(v.shape, axis.shape)) for v in values]
         return list(zip(*wide, strict=True))
+
+
+def widened(values: Array) -> Array:
+    """f16 and bf16 as float32, which is exact; anything else as it is."""
+    return values.astype(np.float32) if values.dtype.name in NARROW else values
 
 
 def combine(kind: str, acc: Array, term: tuple[Array, ...]) -> Array:

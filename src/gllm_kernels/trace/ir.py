@@ -144,8 +144,9 @@ TABLE: dict[Op, Row] = {
 
 
 INDICES = (Op.INDEX, Op.INDEX64)
-# element type of an array or a scalar by its C type; every other is an array of integers
-REALS = {"float": "f32", "double": "f64"}
+# type of what is loaded from an array by the type of its elements; every other is an integer. f16
+# and bf16 are how a bound trace says that floats are stored in 16 bits
+REALS = {"float": "f32", "double": "f64", "f16": "f32", "bf16": "f32"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,11 @@ class Ins:
     swap: bool = False  # sources 0 and 1 may be exchanged
     kind: str = ""  # "fma" | "move" | "load" | "store" for statistics
 
+    @property
+    def addressed(self) -> bool:
+        """Whether it takes the operation's own address."""
+        return any(number == MEM for number, _ in self.operands)
+
     def fixed(self, imm: int) -> Ins:
         return replace(self, imm=imm)
 
@@ -80,7 +85,7 @@ class Fma:
 class Step:
     """One instruction of an expansion: `dst = ins(srcs)`.
 
-    Names: `a`, `b`, `c` are the operation's arguments, `d` its result, `=name` a vector constant of
+    Names: `a`, `b`, `c` are the operation's arguments (behind the address), `d` its result, "" none, `=name` a vector constant of
     the ISA, anything else a temporary.
     """
 

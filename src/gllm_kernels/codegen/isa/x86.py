@@ -57,6 +57,24 @@ PUSH, POP = row("PUSH_R64", "0:r"), row("POP_R64", "d:r")
 FRAME = row("SUB_RM64_IMM32", "d:r =0")
 
 SHARED: dict[K, Ins | tuple[Step, ...]] = {K.ILOAD32: MOVSXD}
+BF16_WORDS = {"one": 1, "half": 0x7FFF, "quiet": 0x400000}
+
+# VCVTPS2PH immediate 0: nearest even, whatever MXCSR says (SDM vol. 2, VCVTPS2PH).
+NEAREST = 0
+
+
+def bf16_bits(x: str, shift: Ins, and_: Ins, or_: Ins, add: Ins, unordered: Ins,
+              select: Ins) -> tuple[Step, ...]:
+    """`bits`: the 16 high bits of `x` rounded to nearest even, in the low half of every lane.
+
+    x + 0x7fff + (bit 16 of x) carries into bit 16 exactly when x must go up; a carry out of the
+    largest number gives infinity. A NaN is not rounded, it keeps its sign and becomes quiet. (The
+    instruction VCVTNEPS2BF16 takes denormals for zero, so a denormal bf16 would not survive it.)
+    """
+    return (Step("high", shift, (x,), 16), Step("odd", and_, ("high", "=one")),
+            Step("near", add, (x, "=half")), Step("up", add, ("near", "odd")),
+            Step("nan", unordered, (x, x)), Step("quiet", or_, (x, "=quiet")),
+            Step("round", select, ("nan", "quiet", "up")), Step("bits", shift, ("round",), 16))
 
 
 def rounding(mode: int | None) -> int:
