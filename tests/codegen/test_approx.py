@@ -217,3 +217,15 @@ def test_exp_scales_in_two_products_where_there_is_no_scaling_instruction() -> N
             b.store(b.arg("x"), b.int(0), approx.exp(b, b.load(b.arg("x"), b.int(0))))
             body = legalise(b.build(Affine.const(1), 1), isa).body
             assert [s.op for s in body if isinstance(s, Inst)].count(K.VMUL) == 3
+
+
+def test_the_printed_table_covers_every_function_within_its_bound() -> None:
+    """docs/ACCURACY.md: a row per function, nothing wrong in it, no error beyond the stated one."""
+    text = (TOOLS.parent / "docs" / "ACCURACY.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", text, re.MULTILINE))
+    assert set(check.REFERENCE) <= set(rows)
+    for name in check.REFERENCE:
+        measured = [float(e) for e in re.findall(r"(\d+\.\d+) at", rows[name])]
+        assert "WRONG" not in rows[name]
+        assert measured or "correctly rounded" in rows[name]
+        assert all(e <= STATED[name] for e in measured), name

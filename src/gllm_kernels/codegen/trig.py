@@ -6,8 +6,8 @@
 
 x = n*pi/2 + high + low with |high| <= pi/4. Up to LARGE the three parts of pi/2 are subtracted
 by FMA (W. J. Cody, W. Waite). Beyond, x/(2*pi) is multiplied out part by part, each part less its
-whole turns (M. Payne, R. Hanek); a float32 comes within 2^-30 of a multiple of pi/2, so the sum
-carries 72 bits. The long way is a loop that runs once if some lane needs it and not at all
+whole turns (M. Payne, R. Hanek); 16367173*2^72 is 2^-29.2 away from a multiple of pi/2, and no
+float32 from 1 on is closer, so the sum carries 72 bits. The long way is a loop that runs once if some lane needs it and not at all
 otherwise, which is nearly always.
 """
 
