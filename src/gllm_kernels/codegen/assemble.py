@@ -31,6 +31,9 @@ NOPS = [b"", b"\x90", b"\x66\x90", b"\x0f\x1f\x00", b"\x0f\x1f\x40\x00", b"\x0f\
         b"\x0f\x1f\x84\x00\x00\x00\x00\x00", b"\x66\x0f\x1f\x84\x00\x00\x00\x00\x00"]
 # Condition codes in the second byte of jcc: 8D = jge, 8E = jle, 8C = jl.
 JL, JGE, JLE = 0x8C, 0x8D, 0x8E
+# register file -> distance of its names from those of the allocator's class
+WIDTH = {file: first - base for file, (first, base) in x86.FILES.items()}
+SHORT = {long.code: short.code for long, short in x86.SHORT.items()}  # immediates of one byte
 TAGS = {"fma": "f", "load": "l", "store": "s", "move": "m", "": ""}
 
 
@@ -53,7 +56,7 @@ class Assembler:
         self.tops: dict[int, int] = {}
         self.forward: dict[int, int] = {}  # loop or branch -> end of its jump's field
         self.jumps: list[tuple[int, int]] = []
-        self.loops: list[int] = []
+        self.loops = [-1]
         self.current = MInst(Kind.ENTRY)
         self.slot_at: dict[int, int] = {}
         used = {r for v, r in enumerate(self.register) if r in x86.SAVED}
@@ -110,8 +113,8 @@ class Assembler:
     # -- bytes -----------------------------------------------------------------------------------
     def note(self, tags: str) -> None:
         m = self.current
-        self.pieces.append(Piece(self.size, m.op, m.origin, tags + "x" * m.spill,
-                                 self.loops[-1] if self.loops else -1))
+        self.pieces.append(Piece(self.size, m.op, m.origin, tags + "x" if m.spill else tags,
+                                 self.loops[-1]))
 
     def encode(self, instruction: Instruction, tags: str) -> None:
         self.note(tags)
@@ -133,11 +136,6 @@ class Assembler:
             self.jumps.append((self.forward.pop(target), self.size))
 
     # -- operands --------------------------------------------------------------------------------
-    def name(self, virtual: int, file: str) -> int:
-        """A virtual register as the machine register of one width."""
-        first, base = x86.FILES[file]
-        return self.register[virtual] - base + first
-
     def memory(self, addr: Addr) -> MemoryOperand:
         if addr.pool is not None:
             self.pool.setdefault(addr.pool, 0)
@@ -154,23 +152,23 @@ class Assembler:
     def put(self, ins: Ins, dst: int, srcs: Sequence[int], addr: Addr | None, imm: int | None,
             tags: str | None = None) -> None:
         """Encode one instruction; `dst` and `srcs` are virtual registers."""
-        operands, shape, where = [], "", 0
+        operands, shape = [ins.code], ""
         for number, file in ins.operands:
             virtual = dst if number == DST else IN_MEMORY if number == MEM else srcs[number]
             if virtual == IN_MEMORY:
                 operands.append(self.memory(addr))
                 shape += "m"
             else:
-                operands.append(self.name(virtual, file))
+                operands.append(self.register[virtual] + WIDTH[file])
                 shape += "r"
         if imm is not None:
             operands.append(imm)
             shape += "i" if -1 << 31 <= imm < 1 << 31 else "I"
-            if ins in x86.SHORT and -128 <= imm < 128:
-                ins = x86.SHORT[ins]
-        instruction = CREATE[shape](ins.code, *operands)
+            if -128 <= imm < 128:
+                operands[0] = SHORT.get(ins.code, ins.code)
+        instruction = CREATE[shape](*operands)
         if ins.mask >= 0:
-            instruction.op_mask = self.name(srcs[ins.mask], "k")
+            instruction.op_mask = self.register[srcs[ins.mask]]
             instruction.zeroing_masking = ins.zeroing
         if tags is None:
             tags = TAGS[ins.kind]
@@ -198,7 +196,7 @@ def emit_op(a: Assembler, m: MInst, position: int) -> None:
         if tie == 1:
             srcs = (srcs[1], srcs[0])
         elif tie == -1:
-            if m.ins in UNTIED and (form := UNTIED[m.ins](m, dst)):
+            if m.ins.code in UNTIED and (form := UNTIED[m.ins.code](m, dst)):
                 a.put(*form)
                 return
             a.move(dst, srcs[0], "g")
@@ -213,10 +211,10 @@ def untied_shift(m: MInst, dst: int) -> tuple:
 
 
 # Sums and products that cannot overwrite an argument have three-operand forms (sums of registers).
-UNTIED: dict[Ins, Callable[[MInst, int], tuple]] = {
-    x86.ADD: lambda m, dst: () if m.mem else (x86.LEA, dst, (), Addr(m.srcs[0], m.srcs[1]), None),
-    x86.ADD_I: lambda m, dst: (x86.LEA, dst, (), Addr(m.srcs[0], -1, 1, m.imm), None),
-    x86.SHL: untied_shift,
+UNTIED: dict[int, Callable[[MInst, int], tuple]] = {
+    x86.ADD.code: lambda m, dst: () if m.mem else (x86.LEA, dst, (), Addr(m.srcs[0], m.srcs[1]), None),
+    x86.ADD_I.code: lambda m, dst: (x86.LEA, dst, (), Addr(m.srcs[0], -1, 1, m.imm), None),
+    x86.SHL.code: untied_shift,
 }
 
 

@@ -465,12 +465,14 @@ LOADS = frozenset(ops[op] for ops in STORAGE.values() for op in (K.LOAD, K.LOADM
 IMPURE = SIDE_EFFECTS | LOADS  # asked for twice, these happen twice
 
 
-def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
+def walk(body: tuple[Stmt, ...], found: list[Stmt] | None = None) -> list[Stmt]:
     """Every statement, outer ones before what they contain."""
+    found = [] if found is None else found
     for stmt in body:
-        yield stmt
-        if not isinstance(stmt, Inst):
-            yield from walk(stmt.body)
+        found.append(stmt)
+        if stmt.__class__ is not Inst:
+            walk(stmt.body, found)
+    return found
 
 
 def with_body(kernel: Kernel, body: tuple[Stmt, ...]) -> Kernel:

@@ -76,20 +76,19 @@ class Rewriter:
 
 def legalise(kernel: Kernel, isa: Isa) -> Kernel:
     """The same kernel in operations `isa` has rows for."""
-    statements = list(walk(kernel.body))
-    used = {s.op for s in statements if isinstance(s, Inst)}
+    statements = walk(kernel.body)
+    defined = {s.dst: s for s in statements if s.__class__ is Inst}
+    used = {s.op for s in defined.values()}
     if K.ISUB not in used and used.isdisjoint(isa.legal):
         return kernel
-    defined = {s.dst: s for s in statements if isinstance(s, Inst)}
-    rewriter = Rewriter(kernel.lanes, 1 + max(highest(s) for s in statements), defined)
+    others = [v for s in statements if s.__class__ is Loop for v in (s.iv, *s.phis, *s.results)]
+    rewriter = Rewriter(kernel.lanes, 1 + max([*defined, *others]), defined)
     return with_body(kernel, rewriter.body(kernel.body, dict(isa.legal)))
 
 
-def highest(stmt: Stmt) -> int:
-    """The largest value id a statement defines."""
-    if isinstance(stmt, Loop):
-        return max(stmt.iv, *stmt.phis, *stmt.results, -1)
-    return -1 if isinstance(stmt, If) else stmt.dst
+def nests(body: tuple[Stmt, ...]) -> bool:
+    """Is there a loop in it?"""
+    return any(s.__class__ is Loop or s.__class__ is If and nests(s.body) for s in body)
 
 
 def count_down(r: Rewriter, loop: Loop) -> Loop:
@@ -100,7 +99,7 @@ def count_down(r: Rewriter, loop: Loop) -> Loop:
 
     Only in innermost loops: around others a carried value costs more than the subtraction.
     """
-    if any(isinstance(s, Loop) for s in walk(loop.body)):
+    if nests(loop.body):
         return loop
     inside = {loop.iv, *loop.phis}
     found = []

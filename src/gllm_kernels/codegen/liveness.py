@@ -14,10 +14,11 @@ from .machine import Kind, Program
 
 @dataclass(slots=True)
 class Life:
-    """Live ranges, where each begins, and how deep in loops every position is."""
+    """Live ranges with their first and last bit, and how deep in loops every position is."""
 
     ranges: list[int]
     first: list[int]
+    last: list[int]
     depth: list[int]
 
 
@@ -68,10 +69,6 @@ def liveness(program: Program) -> Life:
                 first[result], home[result], last[result] = 2 * i + 1, depth, 2 * i + 1
     ranges = [(2 << b) - (1 << a) if a >= 0 else 0 for a, b in zip(first, last, strict=True)]
     for v, (start, end) in extra.items():
-        ranges[v] |= span(start, end)
-    return Life(ranges, first, depths)
-
-
-def span(first: int, last: int) -> int:
-    """Bits first .. last, both included."""
-    return (2 << last) - (1 << first)
+        ranges[v] |= (2 << end) - (1 << start)
+        last[v] = end
+    return Life(ranges, first, last, depths)

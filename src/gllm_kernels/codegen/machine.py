@@ -43,6 +43,10 @@ class Addr(NamedTuple):
     slot: int = -1
     broadcast: bool = False
 
+    def at(self, base: int, index: int) -> Addr:
+        """The same address in other registers."""
+        return Addr(base, index, *self[2:])
+
 
 class MInst(NamedTuple):
     """One line of machine IR; for a loop's or branch's mark `target` is its number."""
@@ -58,6 +62,10 @@ class MInst(NamedTuple):
     target: int = -1
     free: bool = False  # cheaper to repeat than to keep in memory: constants, arguments
     spill: bool = False  # inserted by the register allocator
+
+    def on(self, defs: tuple[int, ...], srcs: tuple, mem: Addr | None) -> MInst:
+        """The same operation on other operands."""
+        return MInst(self[0], self[1], defs, srcs, mem, *self[5:])
 
 
 @dataclass(slots=True)

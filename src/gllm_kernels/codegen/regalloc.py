@@ -8,9 +8,9 @@
               counting tenfold per level, gives them up (or the web itself, if that is less): they
               move to the stack; constants and arguments are loaded again instead
 
-Lines that touch a spilled value are rewritten on the spot (`spill`), and what they load and store
-is coloured like everything else. Ranges of other values stay as they are, so liveness is computed
-once and one pass suffices.
+When all webs are coloured, the lines that touch a spilled value are rewritten (`spill`), and what
+they load and store gets registers the same way. Ranges of other values stay as they are, so
+liveness is computed once.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from .isa import x86
 from .isa.base import Fma, Isa
 from .liveness import Life, liveness
 from .machine import IN_MEMORY, Kind, MInst, Program
-from .spill import Spiller
-
-NEVER = float("inf")
+from .spill import NEVER, Spiller
 
 
 @dataclass(slots=True)
@@ -60,7 +58,7 @@ class Webs:
         self.parent = list(range(len(life.ranges)))
         self.single = life.ranges  # of every register by itself
         self.ranges = list(life.ranges)  # of the web, at its root
-        self.first = life.first
+        self.first, self.last = life.first, life.last
         self.members: dict[int, list[int]] = {}  # of webs of more than one
 
     def find(self, v: int) -> int:
@@ -88,11 +86,16 @@ class Webs:
         self.parent[b] = a
         self.ranges[a] |= self.ranges[b]
         self.first[a] = min(self.first[a], self.first[b])
+        self.last[a] = max(self.last[a], self.last[b])
 
     def add(self, v: int, range_: int) -> None:
         """Let a register live longer."""
+        root = self.find(v)
         self.single[v] |= range_
-        self.ranges[self.find(v)] |= range_
+        self.ranges[root] |= range_
+        if range_:
+            self.first[root] = min(self.first[root], (range_ & -range_).bit_length() - 1)
+            self.last[root] = max(self.last[root], range_.bit_length() - 1)
 
     def new(self, range_: int) -> None:
         """One more register, with the next number."""
@@ -171,6 +174,7 @@ class Colouring:
         self.fixed = dict.fromkeys(registers, 0)  # when the machine says who has it
         self.busy = dict.fromkeys(registers, 0)
         self.owners: dict[int, list[int]] = {r: [] for r in registers}
+        self.alive: dict[int, list[int]] = {r: [] for r in registers}  # not ended before this web
         self.register: dict[int, int] = {}  # of every coloured web
         self.pending: list[int] = []
         self.spiller: Spiller | None = None
@@ -187,6 +191,9 @@ class Colouring:
                  if webs.parent[v] == v and webs.ranges[v] and v not in fixed]
         for root in sorted(roots, key=webs.first.__getitem__):
             self.place(root)
+        self.alive = self.owners
+        while self.spiller is not None and self.spiller.lines:
+            self.spiller.rewrite()
             while self.pending:
                 self.place(self.pending.pop())
 
@@ -216,6 +223,8 @@ class Colouring:
         self.register[web] = register
         self.busy[register] |= self.webs.ranges[web]
         self.owners[register].append(web)
+        if self.alive is not self.owners:
+            self.alive[register].append(web)
 
     def make_room(self, web: int, range_: int, file: tuple[int, ...]) -> None:
         """Spill what one register holds during `range_`, or the web, whichever is used least. Of a
@@ -225,15 +234,15 @@ class Colouring:
         webs = self.webs
         if self.spiller is None:
             self.spiller = Spiller(self.program, self.isa, self)
-        here = ((range_ & -range_).bit_length() - 1) // 2
+        first = (range_ & -range_).bit_length() - 1
         victims = [v for v in webs.of(web) if webs.single[v]]
-        least = self.cost(victims, here, NEVER)
+        least = self.cost(victims, first // 2, NEVER)
         for register in file:
             if self.fixed[register] & range_:
                 continue
-            parts = [v for o in self.owners[register] if webs.ranges[o] & range_
+            parts = [v for o in self.rivals(register, first) if webs.ranges[o] & range_
                      for v in webs.of(o) if webs.single[v] & range_]
-            cost = self.cost(parts, here, least)
+            cost = self.cost(parts, first // 2, least)
             if cost < least:
                 victims, least = parts, cost
         if least == NEVER:
@@ -242,6 +251,15 @@ class Colouring:
         for v in victims:
             self.drop(v)
         self.spiller.spill(victims)
+
+    def rivals(self, register: int, first: int) -> list[int]:
+        """Webs in a register that may last to bit `first`. In order of start those that do not are
+        of no interest to later webs either.
+        """
+        if self.alive is not self.owners:
+            last = self.webs.last
+            self.alive[register] = [o for o in self.alive[register] if last[o] >= first]
+        return self.alive[register]
 
     def cost(self, values: list[int], position: int, limit: float) -> float:
         total = 0.0
@@ -283,8 +301,11 @@ class Colouring:
         root = self.webs.find(v)
         more = range_ & ~self.webs.single[v]
         if root in self.register:
-            if self.busy[self.register[root]] & more:
+            register = self.register[root]
+            if self.busy[register] & more:
                 return False
-            self.busy[self.register[root]] |= more
+            self.busy[register] |= more
+            if root not in self.alive[register]:
+                self.alive[register].append(root)
         self.webs.add(v, more)
         return True

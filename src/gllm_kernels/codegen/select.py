@@ -12,40 +12,61 @@ asked for is never emitted, and a user may take over its argument's work:
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 
 from ..errors import CompileError, UnsupportedOpError
 from .isa import x86
 from .isa.base import Fma, Ins, Isa, Step
-from .kernel import I64, LOADS, MASK, SIDE_EFFECTS, STORES, TABLE, If, Inst, K, Kernel, Loop, Stmt, walk
+from .kernel import (I64, LOADS, MASK, SIDE_EFFECTS, STORES, TABLE, If, Inst, K, Kernel, Loop,
+                     Stmt, walk)
 from .machine import IN_MEMORY, Addr, Kind, MInst, Program
 from .scalars import SCALAR, fits, integer_add, load_integer
+
+OP = Kind.OP
 
 
 def select(kernel: Kernel, isa: Isa) -> Program:
     """Machine IR of a legalised kernel."""
-    ops = {s.op for s in walk(kernel.body) if isinstance(s, Inst)}
+    statements = walk(kernel.body)
+    ops = {s.op for s in statements if s.__class__ is Inst}
     if missing := sorted(ops - isa.rows.keys() - SCALAR.keys()):
         raise UnsupportedOpError(f"kernel {kernel.name}: {isa.name} has no row for "
                                  f"{', '.join(missing)} (codegen/isa/{isa.name}.py)")
     if kernel.lanes != isa.lanes:
         raise CompileError(f"kernel {kernel.name} is written for {kernel.lanes} lanes, "
                            f"{isa.name} has {isa.lanes}")
-    return Selector(kernel, isa).run()
+    return Selector(kernel, isa, count_uses(statements)).run()
+
+
+def count_uses(statements: list[Stmt]) -> dict[int, int]:
+    """How often each value is used by something that matters."""
+    uses: defaultdict[int, int] = defaultdict(int)
+    for stmt in statements:
+        if stmt.__class__ is not Inst:
+            loop = stmt.__class__ is Loop
+            for v in ((stmt.lo, stmt.hi, *stmt.inits, *stmt.yields) if loop
+                      else (stmt.lhs, stmt.rhs)):
+                uses[v] += 1
+    for stmt in reversed(statements):
+        if stmt.__class__ is Inst and (stmt.dst in uses or stmt.op in SIDE_EFFECTS):
+            for v in stmt.args:
+                uses[v] += 1
+    return uses
 
 
 class Selector:
     """State of one backward walk; `out` is in reverse order until the end."""
 
-    def __init__(self, kernel: Kernel, isa: Isa) -> None:
-        self.kernel, self.isa = kernel, isa
+    def __init__(self, kernel: Kernel, isa: Isa, uses: dict[int, int]) -> None:
+        self.kernel, self.isa, self.uses = kernel, isa, uses
         self.program = Program(kernel, [], [])
         self.slots = {p.name: 8 * i for i, p in enumerate(kernel.params)}
         self.defs: dict[int, Inst] = {}
         self.place: dict[int, tuple[int, int]] = {}  # value -> (region, stores seen before it)
-        self.types: dict[int, str] = {}
-        self.uses: Counter[int] = Counter()
+        self.classes: dict[int, str] = {}  # of loops' values
+        self.class_by_op = {op: {I64: "g", MASK: isa.mask_class}.get(row.result, "v")
+                            for op, row in TABLE.items()}
         self.regs: dict[int, int] = {}  # values somebody asked for -> virtual register
         self.entry: dict[int, int] = {}  # machine register of an argument -> virtual register
         self.tables: dict[tuple[int, ...], int] = {}  # vectors loaded once at the start
@@ -58,8 +79,6 @@ class Selector:
 
     def run(self) -> Program:
         self.survey(self.kernel.body, 0)
-        self.count_uses()
-        self.region = 0
         self.body(self.kernel.body)
         self.inst = None
         for words, reg in self.tables.items():
@@ -77,31 +96,19 @@ class Selector:
     def survey(self, body: tuple[Stmt, ...], region: int) -> None:
         """Definitions, types, and where each value stands relative to stores."""
         for stmt in body:
-            if isinstance(stmt, Inst):
+            if stmt.__class__ is Inst:
                 self.defs[stmt.dst] = stmt
-                self.types[stmt.dst] = TABLE[stmt.op].result
-                self.epoch += stmt.op in STORES
+                if stmt.op in STORES:
+                    self.epoch += 1
                 self.place[stmt.dst] = (region, self.epoch)
                 continue
             self.regions += 1
             if isinstance(stmt, Loop):
-                kinds = [self.types[v] for v in stmt.inits]
-                self.types[stmt.iv] = I64
-                self.types.update(zip(stmt.phis + stmt.results, kinds * 2, strict=True))
+                classes = [self.class_of(v) for v in stmt.inits]
+                self.classes[stmt.iv] = "g"
+                self.classes.update(zip(stmt.phis + stmt.results, classes * 2, strict=True))
             self.place[id(stmt)] = (self.regions, self.epoch)
             self.survey(stmt.body, self.regions)
-
-    def count_uses(self) -> None:
-        """How often each value is used by something that matters."""
-        statements = list(walk(self.kernel.body))
-        for stmt in statements:
-            if isinstance(stmt, Loop):
-                self.uses.update((stmt.lo, stmt.hi, *stmt.inits, *stmt.yields))
-            elif isinstance(stmt, If):
-                self.uses.update((stmt.lhs, stmt.rhs))
-        for stmt in reversed(statements):
-            if isinstance(stmt, Inst) and (stmt.op in SIDE_EFFECTS or self.uses[stmt.dst]):
-                self.uses.update(stmt.args)
 
     # -- emission --------------------------------------------------------------------------------
     def emit(self, *sequence: MInst) -> None:
@@ -110,21 +117,24 @@ class Selector:
 
     def op(self, ins: Ins | Fma, dst: int | None, *srcs: int, mem: Addr | None = None,
            imm: int | None = None, free: bool = False) -> MInst:
-        origin, name = (self.inst.origin, self.inst.op) if self.inst else ("", "")
-        defs = () if dst is None else (dst,)
-        return MInst(Kind.OP, ins, defs, srcs, mem, imm, origin, name, free=free)
+        inst, defs = self.inst, () if dst is None else (dst,)
+        if inst is None:
+            return MInst(OP, ins, defs, srcs, mem, imm, "", "", -1, free)
+        return MInst(OP, ins, defs, srcs, mem, imm, inst.origin, inst.op, -1, free)
 
     def temp(self, class_: str = "g") -> int:
         return self.program.fresh(class_)
 
-    def class_of(self, type_: str) -> str:
-        return {I64: "g", MASK: self.isa.mask_class}.get(type_, "v")
+    def class_of(self, value: int) -> str:
+        inst = self.defs.get(value)
+        return self.classes[value] if inst is None else self.class_by_op[inst.op]
 
     def need(self, value: int) -> int:
         """The register a value will be in; asking makes its definition emit code."""
-        if value not in self.regs:
-            self.regs[value] = self.temp(self.class_of(self.types[value]))
-        return self.regs[value]
+        reg = self.regs.get(value)
+        if reg is None:
+            reg = self.regs[value] = self.program.fresh(self.class_of(value))
+        return reg
 
     def entered(self, register: int) -> int:
         """The virtual register holding what the caller passed in a machine register."""
@@ -141,23 +151,19 @@ class Selector:
     # -- statements, backwards -------------------------------------------------------------------
     def body(self, body: tuple[Stmt, ...]) -> None:
         for stmt in reversed(body):
-            if isinstance(stmt, Inst):
+            if stmt.__class__ is not Inst:
+                self.nested(stmt)
+            elif (stmt.dst in self.regs and stmt.dst not in self.done) or stmt.op in SIDE_EFFECTS:
                 self.inst = stmt
                 self.visit(stmt)
-            else:
-                self.nested(stmt)
 
     def visit(self, inst: Inst) -> None:
-        wanted = inst.dst in self.regs and inst.dst not in self.done
-        if not wanted and inst.op not in SIDE_EFFECTS:
-            return
-        if self.depth and inst.op in LEAVES:
-            self.floating.append(inst)
-            return
-        if inst.op in SCALAR:
-            SCALAR[inst.op](self, inst)
-        else:
+        if inst.op not in SCALAR:
             self.vector(inst)
+        elif self.depth and inst.op in LEAVES:
+            self.floating.append(inst)
+        else:
+            SCALAR[inst.op](self, inst)
 
     def nested(self, stmt: Loop | If) -> None:
         outer = self.region
@@ -333,8 +339,7 @@ class Selector:
     def rank(self, value: int) -> int:
         """Which argument gains most from the memory operand: loads, then constants."""
         inst = self.defs.get(value)
-        op = inst.op if inst is not None else None
-        return {K.LOAD: 2, K.BCAST: 2, K.VCONST: 1, K.VLANES: 1}.get(op, 0)
+        return 0 if inst is None else RANK.get(inst.op, 0)
 
     def vector(self, inst: Inst) -> None:
         shape = self.isa.rows[inst.op]
@@ -447,6 +452,7 @@ class Selector:
         self.emit(*sequence)
 
 
+RANK = {K.LOAD: 2, K.BCAST: 2, K.VCONST: 1, K.VLANES: 1}
 FILE_CLASS = {"z": "v", "y": "v", "x": "v", "r": "g", "e": "g", "k": "k"}
 MEMORY = LOADS | STORES
 LEAVES = frozenset({K.ICONST, K.ARG, K.ARGF, K.VCONST, K.VLANES, K.BEGIN, K.END, K.SCRATCH})

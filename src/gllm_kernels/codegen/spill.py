@@ -22,6 +22,7 @@ from .machine import IN_MEMORY, Addr, Kind, MInst, Program
 if TYPE_CHECKING:
     from .regalloc import Colouring
 
+NEVER = float("inf")  # weight of what cannot be spilled
 Tied = tuple[MInst, "int | None"]  # an instruction and its tie
 
 
@@ -37,8 +38,11 @@ class Spiller:
         self.gone: set[int] = set()  # values whose definition is repeated, not kept
         self.ahead: dict[int, dict[int, int]] = {}  # loop -> {value: register loaded before it}
         self.local: dict[int, tuple[int, int]] = {}  # such a register -> value, loop
-        self.pinned: set[int] = set()  # never spilled: live on one line only, or needed to reload
-        self.lines: dict[int, list[Tied]] = {}  # rewritten ones
+        self.weights: dict[int, float] = {}
+        self.loops_of: dict[int, set[int]] = {}  # the loops that use a value
+        self.weight_at = [10.0**d for d in colouring.depth]
+        self.lines: set[int] = set()  # to be rewritten
+        self.written: dict[int, list[Tied]] = {}
         self.brief: dict[int, list[int]] = {}  # registers made for them
         self.position, self.out = 0, []
         self.survey()
@@ -77,31 +81,27 @@ class Spiller:
         """How often a value is used, loops counting tenfold; if the loop around `position` does not
         use it, little: it is then loaded in front of the loops that do.
         """
-        if v in self.pinned:
-            return float("inf")
-        depth = self.colouring.depth
-        weight = sum(10.0 ** depth[i] for i in self.touched[v])
-        loop = self.loop_at[position]
-        passing = v not in self.local and all(self.loop_at[i] != loop for i in self.touched[v])
+        weight = self.weights.get(v)
+        if weight is None:
+            weight = self.weights[v] = sum([self.weight_at[i] for i in self.touched[v]])
+            self.loops_of[v] = {self.loop_at[i] for i in self.touched[v]}
+        passing = self.loop_at[position] not in self.loops_of[v] and v not in self.local
         return weight * 0.1 if passing else weight
 
     def spill(self, victims: list[int]) -> None:
-        """Values lose their registers: every line that touches them is rewritten."""
-        lines: set[int] = set()
+        """Values lose their registers: every line that touches them is to be rewritten."""
         for v in victims:
-            lines.update(self.touched[v])
+            self.lines.update(self.touched[v])
             if v in self.local:
                 value, loop = self.local[v]
                 del self.ahead[loop][value]
-                lines.add(self.entry[loop])
+                self.lines.add(self.entry[loop])
                 continue
-            lines.update(self.leaves.get(v, ()))
+            self.lines.update(self.leaves.get(v, ()))
             self.home[v] = self.home_of(v)
-            for loop in {self.loop_at[i] for i in self.touched[v]} & self.program.innermost:
+            for loop in self.loops_of[v] & self.program.innermost:
                 if self.enters(v, loop):
-                    lines.add(self.load_ahead(v, loop))
-        for position in sorted(lines):
-            self.rewrite(position)
+                    self.load_ahead(v, loop)
 
     def home_of(self, v: int) -> Addr | MInst:
         """What is made at no cost is made again; else a stack slot, the same for a whole web."""
@@ -122,29 +122,38 @@ class Spiller:
     def lasts(self, m: MInst) -> bool:
         """Can the address `m` reads from (the argument table) keep its register to the end?"""
         base = m.mem.base if m.mem is not None else IN_MEMORY
-        if base < 0 or base in self.pinned:
+        if base < 0 or self.weights.get(base) == NEVER:
             return True
         whole = (2 << 2 * len(self.program.code)) - (1 << 2 * self.first(base) + 1)
         if base in self.home or not self.colouring.lengthen(base, whole):
             return False
-        self.pinned.add(base)
+        self.pin(base)
         return True
+
+    def pin(self, v: int) -> None:
+        """Never spill it: it lives on one line only, or is needed to load others."""
+        self.weights[v], self.loops_of[v] = NEVER, set()
 
     def enters(self, v: int, loop: int) -> bool:
         """Is the value made before the loop, so that it can be loaded in front of it?"""
         return not self.entry[loop] <= self.first(v) <= self.back[loop]
 
-    def load_ahead(self, v: int, loop: int) -> int:
-        """A register for a loop that only reads `v`; returns the line of the loop's entry."""
+    def load_ahead(self, v: int, loop: int) -> None:
+        """A register for a loop that only reads `v`, loaded at its entry."""
         entry, back = self.entry[loop], self.back[loop]
         reg = self.colouring.fresh(self.program.classes[v], (4 << 2 * back) - (1 << 2 * entry))
         self.touched[-1:] = [[i for i in self.touched[v] if self.loop_at[i] == loop], []]
         self.local[reg] = v, loop
         self.ahead.setdefault(loop, {})[v] = reg
-        return entry
+        self.lines.add(entry)
 
     # -- one line --------------------------------------------------------------------------------
-    def rewrite(self, position: int) -> None:
+    def rewrite(self) -> None:
+        lines, self.lines = sorted(self.lines), set()
+        for position in lines:
+            self.line(position)
+
+    def line(self, position: int) -> None:
         m, loop = self.program.code[position], self.loop_at[position]
         for v in self.brief.pop(position, ()):
             self.colouring.drop(v)
@@ -161,13 +170,13 @@ class Spiller:
             self.after_loop(m.target)
         elif self.gone.isdisjoint(m.defs):
             self.op(m, self.colouring.ties[position])
-        self.lines[position] = self.out
+        self.written[position] = self.out
 
     def result(self) -> tuple[list[MInst], list[int | None]]:
         """The program with spill code, and its ties."""
         code, ties = [], []
         for i, (m, tie) in enumerate(zip(self.program.code, self.colouring.ties, strict=True)):
-            for line, its in self.lines.get(i, ((m, tie),)):
+            for line, its in self.written.get(i, ((m, tie),)):
                 code.append(line)
                 ties.append(its)
         return code, ties
@@ -178,7 +187,7 @@ class Spiller:
     def noted(self, v: int) -> int:
         """A new register that lives on this line only."""
         self.touched[-1:] = [[], []]
-        self.pinned.add(v)
+        self.pin(v)
         self.brief.setdefault(self.position, []).append(v)
         return v
 
@@ -198,7 +207,7 @@ class Spiller:
         """Bring a spilled value into a register."""
         home = self.home[v]
         if isinstance(home, MInst):
-            self.put(home._replace(defs=(reg,)))
+            self.put(home.on((reg,), home.srcs, home.mem))
         else:
             self.put(MInst(Kind.OP, self.moves(v)[1], (reg,), (), home, op="spill", spill=True))
         return reg
@@ -225,7 +234,7 @@ class Spiller:
 
     def op(self, m: MInst, tie: int | None) -> None:
         if tie == 1 and not isinstance(m.ins, Fma):
-            m, tie = m._replace(srcs=(m.srcs[1], m.srcs[0])), 0
+            m, tie = m.on(m.defs, (m.srcs[1], m.srcs[0]), m.mem), 0
         dst = m.defs[0] if m.defs else -1
         if tie == -1 and m.srcs[2 * isinstance(m.ins, Fma)] in self.home:
             tie = 2 * isinstance(m.ins, Fma)  # the destination is different from all it reads
@@ -240,11 +249,10 @@ class Spiller:
             mem = home.mem if isinstance(home, MInst) else home
             srcs = (*srcs[:at], IN_MEMORY, *srcs[at + 1 :])
         elif mem is not None:
-            mem = mem._replace(base=self.inside(mem.base, known),
-                               index=self.inside(mem.index, known))
+            mem = mem.at(self.inside(mem.base, known), self.inside(mem.index, known))
         srcs = tuple([self.inside(v, known) for v in srcs])
         defs = (into, *m.defs[1:]) if m.defs else ()
-        self.put(m._replace(defs=defs, srcs=srcs, mem=mem), tie)
+        self.put(m.on(defs, srcs, mem), tie)
         if dst in self.home:
             self.keep(dst, into)
         elif into != dst:
@@ -299,7 +307,7 @@ class Spiller:
                 else:
                     late.append((dst, src))
         self.fill_slots([(dst, src) for dst, src in pairs if dst in homes])
-        self.put(m._replace(defs=tuple(d for d, _ in direct), srcs=tuple(s for _, s in direct)))
+        self.put(m.on(tuple([d for d, _ in direct]), tuple([s for _, s in direct]), None))
         for dst, src in late:
             self.load(src, dst)
 
@@ -330,6 +338,5 @@ def renamed(m: MInst, names: dict[int, int]) -> MInst:
     """The instruction reading other registers."""
     mem = m.mem
     if mem is not None:
-        mem = mem._replace(base=names.get(mem.base, mem.base),
-                           index=names.get(mem.index, mem.index))
-    return m._replace(srcs=tuple([names.get(v, v) for v in m.srcs]), mem=mem)
+        mem = mem.at(names.get(mem.base, mem.base), names.get(mem.index, mem.index))
+    return m.on(m.defs, tuple([names.get(v, v) for v in m.srcs]), mem)
