@@ -93,7 +93,7 @@ class Assembler:
 
     def finish(self) -> Code:
         """Append the pool, fill in distances."""
-        program = self.allocation.program
+        program, tags = self.allocation.program, "".join([p.tags for p in self.pieces])
         text = bytearray(self.encoder.take_buffer())
         end = len(text)
         for words in sorted(self.pool, key=lambda w: -len(w)):
@@ -107,8 +107,7 @@ class Assembler:
             text[field - 4 : field] = (target - field).to_bytes(4, "little", signed=True)
         loops = tuple((n, program.names[n]) for n in sorted(program.innermost))
         return Code(self.kernel, self.isa, bytes(text), end, tuple(self.pieces), loops,
-                    sum("x" in p.tags for p in self.pieces),
-                    sum("m" in p.tags for p in self.pieces), self.frame)
+                    tags.count("x"), tags.count("m"), self.frame)
 
     # -- bytes -----------------------------------------------------------------------------------
     def note(self, tags: str) -> None:

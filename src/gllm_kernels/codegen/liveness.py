@@ -29,8 +29,8 @@ def liveness(program: Program) -> Life:
     said of an address without an index, or a source in memory, goes there.
     """
     code, count = program.code, len(program.classes)
-    back = {m.target: i for i, m in enumerate(code) if m.kind is Kind.BACK}
-    head = {m.target: i for i, m in enumerate(code) if m.kind is Kind.HEAD}
+    head, back = ({m.target: i for i, m in enumerate(code) if m[0] is kind}
+                  for kind in (Kind.HEAD, Kind.BACK))
     results: dict[int, list[int]] = {}
     for result, _, loop in program.results:
         results.setdefault(loop, []).append(result)

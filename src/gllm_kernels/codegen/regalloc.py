@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from ..errors import CompileError
 from .isa import x86
-from .isa.base import Fma, Isa
+from .isa.base import Fma, Ins, Isa
 from .liveness import Life, liveness
 from .machine import IN_MEMORY, Kind, MInst, Program
 from .spill import NEVER, Spiller
@@ -100,8 +100,10 @@ class Webs:
     def new(self, range_: int) -> None:
         """One more register, with the next number."""
         self.parent[-1:] = [len(self.parent) - 1, len(self.parent)]
-        for ranges in (self.single, self.ranges):
-            ranges[-1:] = [range_, 0]
+        first, last = (range_ & -range_).bit_length() - 1, range_.bit_length() - 1
+        for numbers, its in ((self.single, range_), (self.ranges, range_), (self.first, first),
+                             (self.last, last)):
+            numbers[-1:] = [its, 0]
 
     def remove(self, v: int) -> int:
         """The register is not used any more; returns its web."""
@@ -124,8 +126,8 @@ def coalesce(program: Program, webs: Webs, depth: list[int]) -> list[int | None]
     for i, (kind, ins, defs, srcs, _, _, _, _, _, _, _) in enumerate(program.code):
         if kind is Kind.COPY:
             copies.setdefault(depth[i], []).append(program.code[i])
-        elif kind is Kind.OP and defs and (choices := tieable(ins, srcs)):
-            tied.setdefault(depth[i], []).append((i, defs[0], srcs, choices))
+        elif kind is Kind.OP and (ins.tie >= 0 or ins.__class__ is Fma):
+            tied.setdefault(depth[i], []).append((i, defs[0], srcs, tieable(ins, srcs)))
     ties: list[int | None] = [None] * len(program.code)
     for level in sorted({*copies, *tied}, reverse=True):
         for m in copies.get(level, ()):
@@ -137,13 +139,11 @@ def coalesce(program: Program, webs: Webs, depth: list[int]) -> list[int | None]
     return ties
 
 
-def tieable(ins: object, srcs: tuple) -> tuple[int, ...]:
+def tieable(ins: Ins | Fma, srcs: tuple) -> tuple[int, ...]:
     """Sources whose register the destination may take over, best first."""
     if ins.tie >= 0:
         return (0, 1) if ins.swap and srcs[1] != IN_MEMORY else (ins.tie,)
-    if isinstance(ins, Fma):
-        return tuple(i for i in (2, 0, 1) if srcs[i] != IN_MEMORY)
-    return ()
+    return tuple([i for i in (2, 0, 1) if srcs[i] != IN_MEMORY])
 
 
 def tie(webs: Webs, dst: int, srcs: tuple, position: int, choices: tuple[int, ...]) -> int:
@@ -173,8 +173,8 @@ class Colouring:
         registers = [r for file in self.files.values() for r in file]
         self.fixed = dict.fromkeys(registers, 0)  # when the machine says who has it
         self.busy = dict.fromkeys(registers, 0)
-        self.owners: dict[int, list[int]] = {r: [] for r in registers}
-        self.alive: dict[int, list[int]] = {r: [] for r in registers}  # not ended before this web
+        self.placed: dict[str, list[int]] = {class_: [] for class_ in self.files}
+        self.alive: dict[str, list[int]] = {class_: [] for class_ in self.files}
         self.register: dict[int, int] = {}  # of every coloured web
         self.pending: list[int] = []
         self.spiller: Spiller | None = None
@@ -191,7 +191,7 @@ class Colouring:
                  if webs.parent[v] == v and webs.ranges[v] and v not in fixed]
         for root in sorted(roots, key=webs.first.__getitem__):
             self.place(root)
-        self.alive = self.owners
+        self.alive = self.placed
         while self.spiller is not None and self.spiller.lines:
             self.spiller.rewrite()
             while self.pending:
@@ -210,11 +210,13 @@ class Colouring:
 
     def place(self, web: int) -> None:
         """A register for a web, or for what is left of it when there are too few."""
-        file = self.files[self.program.classes[web]]
+        file = order = self.files[self.program.classes[web]]
+        if web in self.hints:
+            order = (*(self.register[h] for h in self.hints[web] if h in self.register), *file)
+        busy = self.busy
         while range_ := self.webs.ranges[web]:
-            wished = [self.register[h] for h in self.hints.get(web, ()) if h in self.register]
-            for register in (*wished, *file):
-                if not self.busy[register] & range_:
+            for register in order:
+                if not busy[register] & range_:
                     self.take(web, register)
                     return
             self.make_room(web, range_, file)
@@ -222,52 +224,47 @@ class Colouring:
     def take(self, web: int, register: int) -> None:
         self.register[web] = register
         self.busy[register] |= self.webs.ranges[web]
-        self.owners[register].append(web)
-        if self.alive is not self.owners:
-            self.alive[register].append(web)
+        class_ = self.program.classes[web]
+        self.placed[class_].append(web)
+        if self.alive is not self.placed:
+            self.alive[class_].append(web)
 
     def make_room(self, web: int, range_: int, file: tuple[int, ...]) -> None:
         """Spill what one register holds during `range_`, or the web, whichever is used least. Of a
         web in the way only the part that is goes: a sum whose value is too much after a loop stays
         in its register inside.
         """
-        webs = self.webs
-        if self.spiller is None:
-            self.spiller = Spiller(self.program, self.isa, self)
+        webs, spiller = self.webs, self.spiller or Spiller(self.program, self.isa, self)
+        self.spiller = spiller
         first = (range_ & -range_).bit_length() - 1
+        rivals = self.rivals(web, first, range_)
+        cost = {r: 0.0 for r in file if not self.fixed[r] & range_}
+        for o, parts in rivals.items():
+            if self.register[o] in cost:
+                for v in parts:
+                    cost[self.register[o]] += spiller.weight(v, first // 2)
         victims = [v for v in webs.of(web) if webs.single[v]]
-        least = self.cost(victims, first // 2, NEVER)
-        for register in file:
-            if self.fixed[register] & range_:
-                continue
-            parts = [v for o in self.rivals(register, first) if webs.ranges[o] & range_
-                     for v in webs.of(o) if webs.single[v] & range_]
-            cost = self.cost(parts, first // 2, least)
-            if cost < least:
-                victims, least = parts, cost
-        if least == NEVER:
+        least = sum([spiller.weight(v, first // 2) for v in victims])
+        cheapest = min(cost, key=cost.__getitem__, default=0)
+        if cheapest and cost[cheapest] < least:
+            victims = [v for o in rivals if self.register[o] == cheapest for v in rivals[o]]
+        elif least == NEVER:
             raise CompileError(f"kernel {self.program.kernel.name}: more than {len(file)} values "
                                f"of one instruction; {self.isa.name} cannot hold them")
         for v in victims:
             self.drop(v)
-        self.spiller.spill(victims)
+        spiller.spill(victims)
 
-    def rivals(self, register: int, first: int) -> list[int]:
-        """Webs in a register that may last to bit `first`. In order of start those that do not are
-        of no interest to later webs either.
+    def rivals(self, web: int, first: int, range_: int) -> dict[int, list[int]]:
+        """Coloured webs that are in the way, and the parts of them that are. Webs are placed in
+        order of start: what ended before this one (at bit `first`) is in no later one's way.
         """
-        if self.alive is not self.owners:
-            last = self.webs.last
-            self.alive[register] = [o for o in self.alive[register] if last[o] >= first]
-        return self.alive[register]
-
-    def cost(self, values: list[int], position: int, limit: float) -> float:
-        total = 0.0
-        for v in values:
-            total += self.spiller.weight(v, position)
-            if total >= limit:
-                break
-        return total
+        webs, class_ = self.webs, self.program.classes[web]
+        if self.alive is not self.placed:
+            last = webs.last
+            self.alive[class_] = [o for o in self.alive[class_] if last[o] >= first]
+        return {o: [v for v in webs.of(o) if webs.single[v] & range_]
+                for o in self.alive[class_] if webs.ranges[o] & range_}
 
     def drop(self, v: int) -> None:
         """Give back the register of one value while the rest of its web keeps it."""
@@ -276,8 +273,6 @@ class Colouring:
         self.webs.remove(v)
         if root in self.register:
             self.busy[self.register[root]] ^= before ^ self.webs.ranges[root]
-            if not self.webs.ranges[root]:
-                self.owners[self.register[root]].remove(root)
 
     # -- what spill code asks for ----------------------------------------------------------------
     def fresh(self, class_: str, range_: int) -> int:
@@ -305,7 +300,7 @@ class Colouring:
             if self.busy[register] & more:
                 return False
             self.busy[register] |= more
-            if root not in self.alive[register]:
-                self.alive[register].append(root)
+            if root not in self.alive[self.program.classes[v]]:
+                self.alive[self.program.classes[v]].append(root)
         self.webs.add(v, more)
         return True

@@ -18,8 +18,23 @@ from collections.abc import Iterable
 from ..errors import CompileError, UnsupportedOpError
 from .isa import x86
 from .isa.base import Fma, Ins, Isa, Step
-from .kernel import (I64, LOADS, MASK, SIDE_EFFECTS, STORES, TABLE, If, Inst, K, Kernel, Loop,
-                     Stmt, walk)
+from .kernel import (
+    I64,
+    LOADS,
+    MASK,
+    SIDE_EFFECTS,
+    STORES,
+    TABLE,
+    VEC,
+    VOID,
+    If,
+    Inst,
+    K,
+    Kernel,
+    Loop,
+    Stmt,
+    walk,
+)
 from .machine import IN_MEMORY, Addr, Kind, MInst, Program
 from .scalars import SCALAR, fits, integer_add, load_integer
 
@@ -64,9 +79,8 @@ class Selector:
         self.slots = {p.name: 8 * i for i, p in enumerate(kernel.params)}
         self.defs: dict[int, Inst] = {}
         self.place: dict[int, tuple[int, int]] = {}  # value -> (region, stores seen before it)
-        self.classes: dict[int, str] = {}  # of loops' values
-        self.class_by_op = {op: {I64: "g", MASK: isa.mask_class}.get(row.result, "v")
-                            for op, row in TABLE.items()}
+        self.classes: dict[int, str] = {}  # register class of every value
+        self.class_of = {I64: "g", MASK: isa.mask_class, VEC: "v", VOID: ""}
         self.regs: dict[int, int] = {}  # values somebody asked for -> virtual register
         self.entry: dict[int, int] = {}  # machine register of an argument -> virtual register
         self.tables: dict[tuple[int, ...], int] = {}  # vectors loaded once at the start
@@ -98,13 +112,14 @@ class Selector:
         for stmt in body:
             if stmt.__class__ is Inst:
                 self.defs[stmt.dst] = stmt
+                self.classes[stmt.dst] = self.class_of[TABLE[stmt.op].result]
                 if stmt.op in STORES:
                     self.epoch += 1
                 self.place[stmt.dst] = (region, self.epoch)
                 continue
             self.regions += 1
             if isinstance(stmt, Loop):
-                classes = [self.class_of(v) for v in stmt.inits]
+                classes = [self.classes[v] for v in stmt.inits]
                 self.classes[stmt.iv] = "g"
                 self.classes.update(zip(stmt.phis + stmt.results, classes * 2, strict=True))
             self.place[id(stmt)] = (self.regions, self.epoch)
@@ -125,15 +140,11 @@ class Selector:
     def temp(self, class_: str = "g") -> int:
         return self.program.fresh(class_)
 
-    def class_of(self, value: int) -> str:
-        inst = self.defs.get(value)
-        return self.classes[value] if inst is None else self.class_by_op[inst.op]
-
     def need(self, value: int) -> int:
         """The register a value will be in; asking makes its definition emit code."""
         reg = self.regs.get(value)
         if reg is None:
-            reg = self.regs[value] = self.program.fresh(self.class_of(value))
+            reg = self.regs[value] = self.program.fresh(self.classes[value])
         return reg
 
     def entered(self, register: int) -> int:
@@ -280,7 +291,8 @@ class Selector:
         return self.here(value) and value not in self.regs
 
     def here(self, value: int) -> bool:
-        return value in self.place and self.place[value][0] == self.region
+        place = self.place.get(value)
+        return place is not None and place[0] == self.region
 
     def address(self, inst: Inst) -> Addr:
         mem = inst.imm
@@ -365,19 +377,20 @@ class Selector:
         self.emit(self.op(ins, dst, *srcs, mem=addr, imm=ins.imm))
 
     def simple(self, inst: Inst, ins: Ins) -> None:
-        orders = [inst.args]
+        args, mem = inst.args, None
+        orders = [args]
         if ins.swap and ins.mem == 1:
-            orders = sorted((inst.args, inst.args[::-1]), key=lambda o: -self.rank(o[1]))
-        mem = None
-        for args in orders:
-            mem = self.foldable(args[ins.mem], ins) if self.once(args, ins.mem) else None
+            orders = [args, args[::-1]]
+            if self.rank(args[0]) > self.rank(args[1]):
+                orders.reverse()
+        for order in orders:
+            mem = self.foldable(order[ins.mem], ins) if self.once(order, ins.mem) else None
             if mem is not None:
+                args = order
                 break
-        else:
-            args = inst.args
         imm = ins.imm if ins.imm is not None else inst.imm
-        srcs = tuple(IN_MEMORY if mem is not None and i == ins.mem else self.need(v)
-                     for i, v in enumerate(args))
+        srcs = [IN_MEMORY if mem is not None and i == ins.mem else self.need(v)
+                for i, v in enumerate(args)]
         self.emit(self.op(ins, self.need(inst.dst), *srcs, mem=mem,
                           imm=ins.encode(imm) if ins.encode else imm))
 

@@ -174,12 +174,15 @@ class Spiller:
 
     def result(self) -> tuple[list[MInst], list[int | None]]:
         """The program with spill code, and its ties."""
-        code, ties = [], []
-        for i, (m, tie) in enumerate(zip(self.program.code, self.colouring.ties, strict=True)):
-            for line, its in self.written.get(i, ((m, tie),)):
-                code.append(line)
-                ties.append(its)
-        return code, ties
+        before, old, code, ties, done = self.program.code, self.colouring.ties, [], [], 0
+        for i in sorted(self.written):
+            code += before[done:i]
+            ties += old[done:i]
+            for m, tie in self.written[i]:
+                code.append(m)
+                ties.append(tie)
+            done = i + 1
+        return code + before[done:], ties + old[done:]
 
     def put(self, m: MInst, tie: int | None = None) -> None:
         self.out.append((m, tie))
