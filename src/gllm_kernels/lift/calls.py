@@ -113,4 +113,15 @@ def _offsets(m: Machine, size: int) -> range:
     return range(0, v.value_of(length), size)
 
 
-BULK = {"memset": _memset, "memcpy": _memcpy, "memmove": _memcpy}
+def _sincos(m: Machine, name: str) -> None:
+    """Both at once, through pointers: what a compiler makes of sinf(x) and cosf(x)."""
+    kind, size = ("f32", 4) if name.endswith("f") else ("f64", 8)
+    x = m.float(0, kind)
+    for register, op in ((RDI, Op.SIN), (RSI, Op.COS)):
+        m.store(m.read64(register), size, m.nodes.make(op, (x,)))
+    m.x[:] = [None] * 16
+
+
+BULK = {
+    "memset": _memset, "memcpy": _memcpy, "memmove": _memcpy, "sincos": _sincos, "sincosf": _sincos,
+}  # fmt: skip

@@ -10,7 +10,7 @@ from math import gcd, prod
 from ..trace.ir import Op
 from . import value as v
 from .data import Part, Whole, arithmetic, as_whole, compared
-from .error import Refusal
+from .error import SCALAR, Refusal
 from .nodes import WIDTH, Node, Nodes
 from .program import Block
 
@@ -35,11 +35,27 @@ HOLDS = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
 class Chosen:
-    """An integer that depends on data."""
+    """An integer that depends on data: what it is, and what to do instead."""
+
+    what: str
+    change: str
 
 
-CHOSEN = Chosen()
+CHOSEN = Chosen(
+    "an integer that data chose",
+    "a result that is a position (argmax, search) is opaque, not a trace",
+)
+OVERLAP = (
+    "arguments do not overlap and may lie anywhere",
+    "leave out tests of pointers; where the compiler asks whether arrays overlap, for vectors: "
+    + SCALAR[1],
+)
+ROUNDED = Chosen(
+    "a float that was converted to an integer",
+    "round with floorf, truncf or rintf, which stay floats (in Python np.floor, np.trunc, np.rint)",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +189,9 @@ class Conditions:
         """and, or, xor with a constant that changes or keeps the lowest bits only."""
         if name == "xor" and mask == -1:
             return v.sub(-1, a)
+        top = 1 << (width - 1)
+        if name == "and" and mask >= top // 2 and self._not_negative(a, width):
+            mask -= top  # all bits but the lowest: LLVM leaves out the sign, which is 0
         span = -mask if name == "and" and mask < 0 else abs(mask) + 1
         modulus = 1 << (span - 1).bit_length()
         rest = self.residue(a, modulus) if modulus <= 1 << width else None
@@ -182,6 +201,15 @@ class Conditions:
             low = rest & mask
             return v.add(a, low - rest) if mask < 0 and modulus == -mask else low if mask > 0 else None
         return v.add(a, (rest | mask if name == "or" else rest ^ mask) - rest)
+
+    def _not_negative(self, a: v.Int, width: int) -> bool:
+        """Whether a >= 0 here; where only the size tells, that is a condition."""
+        low = v.lower_bound(a)
+        unknown = low is None or low < 0
+        if unknown and v.fits(a, width) and not (v.has_counter(a) or v.has_pointer(a)):
+            self.record(Condition(self.at, a, "l", a.value < 0))
+            low = a.value
+        return low is not None and low >= 0 and v.fits(a, width)
 
     def shifted(self, name: str, a: v.Int, count: int, width: int) -> v.Int:
         """Shifts: left is a product, right is a quotient where it is exact."""
@@ -341,8 +369,8 @@ class Conditions:
         outcome = self.condition(cc, at, None, False)
         if outcome.__class__ is not bool:
             raise Refusal(
-                "an integer chosen by a comparison of data",
-                change="a result that is a position (argmax, search) is opaque, not a trace",
+                "an integer chosen by a comparison of data", "floats chosen by data: a > b ? x : y",
+                CHOSEN.change,
             )
         return outcome
 
@@ -396,12 +424,14 @@ class Conditions:
         low = v.lower_bound(a)
         if low is not None and low >= 0:
             return a
-        if v.has_counter(a) or v.has_pointer(a):
+        if v.has_pointer(a):
+            raise Refusal(f"the code that runs depends on an address: {self.text(a)}", *OVERLAP, at=at)
+        if v.has_counter(a):
             raise Refusal(
                 f"unsigned comparison of {self.text(a)}, which may be negative",
-                change="rewrite the test so that nothing is subtracted before it",
+                "loop tests in which nothing is subtracted", "write i < n, or make the counter signed",
                 at=at,
-            )
+            )  # fmt: skip
         self.record(Condition(at, a, "l", a.value < 0))
         return a if a.value >= 0 else v.add(a, 1 << width)
 
@@ -415,8 +445,7 @@ class Conditions:
             return outcome
         if v.has_pointer(d):
             raise Refusal(
-                f"the code that runs depends on an address: {self.text(d)}",
-                "arguments do not overlap and may lie anywhere",
+                f"the code that runs depends on an address: {self.text(d)}", *OVERLAP,
                 at=at,
             )
         if not feasible(d, relation):

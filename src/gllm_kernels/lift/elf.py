@@ -23,7 +23,7 @@ from elftools.elf.relocation import RelocationSection
 from ..errors import LiftError
 from ..scalar.loader import UNREADABLE
 from ..trace.interp import libm
-from .calls import MATHS
+from .calls import BULK, MATHS
 
 BASE = 0x1000  # where the sections of a relocatable object are laid out
 EXTERNAL = 0x4000_0000  # within reach of a 32-bit displacement from BASE
@@ -57,6 +57,7 @@ class Image:
     names: dict[int, str] = field(default_factory=dict)  # address -> external function
     slots: dict[int, str] = field(default_factory=dict)  # GOT slot -> external function
     patched: set[int] = field(default_factory=set)  # addresses that hold a relocated value
+    relocatable: bool = False  # an object file, which the system's loader does not load
 
     def read(self, address: int, size: int) -> bytes:
         """Up to `size` bytes at `address`; fewer at the end of a region, none outside."""
@@ -118,7 +119,7 @@ def open_object(path: str | Path) -> Image:
     """The image of a relocatable object or a shared library."""
     try:
         elf = ELFFile(BytesIO(Path(path).read_bytes()))
-        if elf["e_machine"] == "EM_X86_64":
+        if elf["e_machine"] == "EM_X86_64" and elf.elfclass == 64:
             return _relocatable(elf) if elf["e_type"] == "ET_REL" else _shared(elf)
     except OSError as failure:
         raise LiftError(f"{path}: cannot be read: {failure.strerror}") from failure
@@ -127,11 +128,14 @@ def open_object(path: str | Path) -> Image:
             f"{path}: cannot be read as an ELF file: {failure or type(failure).__name__}; "
             "give a .o or .so as a C compiler writes it"
         ) from failure
-    raise LiftError(f"{path}: machine is {elf['e_machine']}; this lifter reads x86-64 code")
+    raise LiftError(
+        f"{path}: holds {elf.elfclass}-bit code of machine {elf['e_machine']}; compile it for 64-bit "
+        "x86-64, without -m32, -mx32 or a cross compiler"
+    )
 
 
 def _relocatable(elf: ELFFile) -> Image:
-    image, place = Image(), BASE
+    image, place = Image(relocatable=True), BASE
     starts: dict[int, int] = {}
     for number, section in enumerate(elf.iter_sections()):
         if section["sh_flags"] & ALLOC and section["sh_size"]:
@@ -209,35 +213,64 @@ def raw_image(code: bytes) -> Image:
 class LiveImage(Image):
     """Code of this process. Constants are what lies in mappings that cannot be written."""
 
-    def __init__(self) -> None:
+    def __init__(self, entry: int) -> None:
         super().__init__(names=dict(_maths()))
         self.maps = list(_maps())
+        self.home = _origin(entry)[0]
 
     def read(self, address: int, size: int) -> bytes:
-        for low, high, _ in self.maps:
+        for low, high, *_ in self.maps:
             if low <= address < high:
                 return ctypes.string_at(address, min(size, high - address))
         return b""
 
+    def executable(self, address: int) -> bool:
+        return any(low <= address < high and runs for low, high, _, runs in self.maps)
+
     def constant(self, address: int, size: int) -> bytes | None:
-        for low, high, writable in self.maps:
+        for low, high, writable, _ in self.maps:
             if low <= address <= high - size:
                 return None if writable else ctypes.string_at(address, size)
         return None
 
+    def callee(self, address: int) -> str | None:
+        return super().callee(address) or self._foreign(address)
+
     def slot(self, address: int) -> str | None:
         pointer = int.from_bytes(self.read(address, 8), "little")
-        return self.names.get(pointer)
+        return self.names.get(pointer) or self._foreign(pointer)
+
+    def _foreign(self, address: int) -> str | None:
+        """The name of a function of another library: its code is not the function's own."""
+        library, name = _origin(address)
+        return name if library and library != self.home else None
 
 
-def live_image(address: int, symbol: str) -> Image:
+def live_image(address: int, symbol: str) -> LiveImage:
     """The image of this process; `symbol` names the function at `address`."""
-    image = LiveImage()
+    image = LiveImage(address)
     image.symbols[symbol] = address
     return image
 
 
-def _maps() -> Iterator[tuple[int, int, bool]]:
+class _Origin(ctypes.Structure):
+    """Dl_info of dladdr(3)."""
+
+    _fields_ = [("path", ctypes.c_char_p), ("base", ctypes.c_void_p),
+                ("name", ctypes.c_char_p), ("start", ctypes.c_void_p)]  # fmt: skip
+
+
+def _origin(address: int) -> tuple[int, str]:
+    """(where the library that holds `address` begins, name of the function); (0, "") for none."""
+    found = _Origin()
+    if not ctypes.CDLL(None).dladdr(ctypes.c_void_p(address), ctypes.byref(found)):
+        return 0, ""
+    exact = found.name and found.start == address
+    return found.base or 0, found.name.decode() if exact else "a function of another library"
+
+
+def _maps() -> Iterator[tuple[int, int, bool, bool]]:
+    """(first address, last + 1, writable, executable) of every mapping that can be read."""
     try:
         text = Path("/proc/self/maps").read_text(encoding="ascii", errors="replace")
     except OSError as failure:
@@ -249,12 +282,12 @@ def _maps() -> Iterator[tuple[int, int, bool]]:
         span, mode = line.split()[:2]
         low, high = (int(x, 16) for x in span.split("-"))
         if mode[0] == "r":
-            yield low, high, mode[1] == "w"
+            yield low, high, mode[1] == "w", mode[2] == "x"
 
 
 @cache
 def _maths() -> tuple[tuple[int, str], ...]:
     """Addresses of the maths functions; dlsym knows them where dladdr has no name (IFUNC)."""
-    names = [*MATHS, "memset", "memcpy", "memmove"]
+    names = [*MATHS, *BULK]
     known = [n for n in names if hasattr(libm(), n)]
     return tuple((ctypes.cast(libm()[n], ctypes.c_void_p).value or 0, n) for n in known)

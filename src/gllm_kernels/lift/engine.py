@@ -135,11 +135,11 @@ class Machine(Loops):
         return one
 
     def _snapshot(self) -> tuple:
-        return self.r[:], self.x[:], dict(self.stack), dict(self.memory)
+        return self.r[:], self.x[:], dict(self.stack), dict(self.memory), self.flags
 
     def _restore(self, state: tuple) -> None:
         self.r, self.x = state[0][:], state[1][:]
-        self.stack, self.memory = dict(state[2]), dict(state[3])
+        self.stack, self.memory, self.flags = dict(state[2]), dict(state[3]), state[4]
 
     def _merge(self, condition: Node, then: tuple) -> None:
         def pick(a: object, b: object, otherwise: object) -> object:
@@ -151,7 +151,7 @@ class Machine(Loops):
             fits = a.kind == b.kind and a.kind in WIDTH
             return self.nodes.select(condition, a, b) if fits else otherwise
 
-        r, x, stack, memory = then
+        r, x, stack, memory, _ = then
         self.r = [pick(a, b, CHOSEN) for a, b in zip(r, self.r, strict=True)]
         self.x = [pick(a, b, None) for a, b in zip(x, self.x, strict=True)]
         for slot in self.stack.keys() | stack.keys():

@@ -21,7 +21,8 @@ BEFORE, AFTER = 3, 3
 SCALAR = (
     "scalar code",
     "compile with -fno-tree-vectorize -fno-tree-slp-vectorize (gcc), -fno-vectorize "
-    "-fno-slp-vectorize (clang), -C no-vectorize-loops -C no-vectorize-slp (rustc)",
+    "-fno-slp-vectorize (clang, zig cc), -C no-vectorize-loops -C no-vectorize-slp (rustc), "
+    "NUMBA_LOOP_VECTORIZE=0 when numba is imported, or @gk.operator (numba)",
 )
 
 

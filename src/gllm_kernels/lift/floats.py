@@ -27,7 +27,7 @@ from .operands import (
     xmm,
 )
 from .rows import MNEMONICS, ROWS, Builder, Step, row, same_register
-from .state import CHOSEN
+from .conditions import ROUNDED
 
 if TYPE_CHECKING:
     from .engine import Machine
@@ -196,7 +196,7 @@ def _from_integer(i: Instruction) -> Step:
 @row(*rows("cvttss2si", "cvtss2si", "cvttsd2si", "cvtsd2si"))
 def _to_integer(i: Instruction) -> Step:
     target = general(i.op_register(0))[0]
-    return lambda m: m.r.__setitem__(target, CHOSEN)
+    return lambda m: m.r.__setitem__(target, ROUNDED)
 
 
 @row("vcvtph2ps")

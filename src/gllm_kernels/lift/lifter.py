@@ -6,6 +6,7 @@ decode -> run at tiny sizes -> fold -> accept at every size that matters -> veri
 from __future__ import annotations
 
 import ctypes
+import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ from .verify import native, verify
 from .x86 import compile_program
 
 Source = str | Path | bytes | LoadedObject | object
+STARTUP = ("deregister_tm_clones", "register_tm_clones", "frame_dummy")  # of every library
+MOST_NAMES = 20  # of functions in a message
 CATALOG_OBJECT = OBJECTS / "x86_64.o"
 
 
@@ -91,21 +94,45 @@ def subject_of(source: Source, signature: Signature) -> Subject:
     if isinstance(source, LoadedObject):
         return _live(source.address(symbol), signature, source)
     if isinstance(source, ctypes._CFuncPtr):
-        return _live(ctypes.cast(source, ctypes.c_void_p).value or 0, signature, source)
+        return _live(ctypes.cast(source, ctypes.c_void_p).value, signature, source)
+    if isinstance(getattr(source, "address", None), int):  # a numba cfunc
+        return _live(source.address, signature, source)
+    if isinstance(source, tuple) and [type(x) for x in source] == [bytes, int]:
+        return _live(source[1], signature, source, source[0])
     if not isinstance(source, str | Path):
         raise LiftError(
             f"cannot lift a {type(source).__name__}; wanted the path of a .so or .o, a ctypes "
-            "function, a loaded object or bytes"
+            "function, a numba cfunc, a loaded object, bytes, or (bytes, their address)"
         )
     image = open_object(source)
     if symbol not in image.symbols:
-        known = ", ".join(sorted(image.symbols)) or "none"
-        raise LiftError(f"{source} defines no function {symbol}; it defines: {known}")
-    return Subject(image, image.symbols[symbol], signature, _loaded(Path(source), symbol))
+        raise LiftError(f"{source} defines no function {symbol}; {_known(symbol, image)}")
+    return Subject(image, image.symbols[symbol], signature, _loaded(Path(source), symbol, image))
 
 
-def _live(address: int, signature: Signature, keep: object) -> Subject:
-    image = live_image(address, signature.symbol)
+def _known(symbol: str, image: Image) -> str:
+    """What a file defines: the name that is near, or those that are not the C library's."""
+    near = difflib.get_close_matches(symbol, image.symbols, n=1)
+    names = [n for n in sorted(image.symbols) if not n.startswith("_") and n not in STARTUP]
+    listed = ", ".join(names[:MOST_NAMES]) + ", ..." * (len(names) > MOST_NAMES)
+    return f"did you mean {near[0]}?" if near else f"it defines: {listed or 'none'}"
+
+
+def _live(address: int | None, signature: Signature, keep: object, code: bytes = b"") -> Subject:
+    symbol = signature.symbol
+    if not address:
+        raise LiftError(f"{symbol}: the function pointer is null; give one that points to code")
+    image = live_image(address, symbol)
+    if not image.executable(address):
+        raise LiftError(
+            f"{symbol}: no code lies at {address:#x} in this process; keep the library or the object "
+            "that owns the function alive, or give the path of its file"
+        )
+    if image.read(address, len(code)) != code:
+        raise LiftError(
+            f"{symbol}: the bytes at {address:#x} in this process are not those given; give the bytes "
+            "alone where the code refers to nothing outside them, or the path of its file"
+        )
     return Subject(image, address, signature, lambda: (address, keep))
 
 
@@ -117,15 +144,22 @@ def _placed(code: bytes) -> Callable[[], tuple[int, object]]:
     return address
 
 
-def _loaded(path: Path, symbol: str) -> Callable[[], tuple[int, object]]:
+def _loaded(path: Path, symbol: str, image: Image) -> Callable[[], tuple[int, object]]:
     """Load a shared library with the system's loader, a relocatable object with our own."""
 
     def address() -> tuple[int, object]:
-        if path.suffix == ".o":
+        if image.relocatable:
             loaded = load_object(path)
             return loaded.address(symbol), loaded
-        library = ctypes.CDLL(str(path.resolve()))
-        return ctypes.cast(library[symbol], ctypes.c_void_p).value or 0, library
+        try:
+            library = ctypes.CDLL(str(path.resolve()))
+            return ctypes.cast(library[symbol], ctypes.c_void_p).value or 0, library
+        except OSError as failure:
+            raise LiftError(f"{path}: cannot be loaded: {failure}; build it with -shared") from None
+        except AttributeError:
+            raise LiftError(
+                f"{path}: {symbol} is local to the library; define it without `static`"
+            ) from None
 
     return address
 

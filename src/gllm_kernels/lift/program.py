@@ -74,12 +74,16 @@ def decode(image: Image, entry: int, base: int = 0) -> Program:
 
 
 def _walk(image: Image, at: int, found: dict[int, Instruction], leaders: set[int]) -> Iterator[int]:
-    """Decode from `at` to the end of a straight run; yields the starts of the next ones."""
+    """Decode from `at` to the end of a straight run; yields the starts of the next ones.
+
+    What is no instruction ends a run and is refused where it is reached: after a call that does not
+    return, such as an abort, a compiler leaves no code.
+    """
     while at not in found:
         instruction = Decoder(64, image.read(at, LONGEST), ip=at).decode()
-        if not instruction or len(found) > LIMIT:
-            raise Refusal(f"no instruction can be decoded at {at:#x}", at=at)
         found[at] = instruction
+        if len(found) > LIMIT:
+            raise Refusal(f"more than {LIMIT} instructions can be reached", at=at)
         targets = targets_of(instruction, image)
         if targets != (instruction.next_ip,):
             new = [t for t in targets if t not in leaders]
@@ -92,6 +96,8 @@ def _walk(image: Image, at: int, found: dict[int, Instruction], leaders: set[int
 def targets_of(i: Instruction, image: Image) -> tuple[int, ...]:
     """Where control may go after `i`; nowhere after a return or a jump to another function."""
     flow = i.flow_control
+    if not i:
+        return ()
     if flow in (FlowControl.NEXT, FlowControl.CALL, FlowControl.INDIRECT_CALL):
         return (i.next_ip,)
     if flow == FlowControl.CONDITIONAL_BRANCH:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..trace.ir import REALS, Op
 from . import value as v
 from .calls import Function
-from .conditions import CHOSEN, Conditions
+from .conditions import Chosen, Conditions
 from .data import ELEMENTS, Part, Whole, element
 from .elf import Image
 from .error import SCALAR, Refusal
@@ -92,11 +92,9 @@ class State(Conditions):
     def movable(self, number: int) -> object:
         """`defined`, or the caller's value of a register that is being saved."""
         value = self.r[number]
-        if value is CHOSEN:
-            raise Refusal(
-                f"{NAMES[number]} holds an integer that data chose",
-                change="a result that is a position (argmax, search) is opaque, not a trace",
-            )
+        if value.__class__ is Chosen:
+            what = f"{NAMES[number]} holds {value.what}"
+            raise Refusal(what, "integers are sizes, counters and elements", value.change)
         if value is None:
             raise Refusal(f"{NAMES[number]} is read after a call or branch that lost it")
         return value
@@ -214,10 +212,12 @@ class State(Conditions):
         self.stack[self.r[RSP]] = (8, self.r[number])
 
     def pop(self, number: int) -> None:
+        """Back from the stack; where a store took the place, only rsp moves (`pop rax` frees it)."""
         top = self.r[RSP]
-        if top.__class__ is not int or top not in self.stack:
+        if top.__class__ is not int or top >= RETURN:
             raise Refusal("pop from a stack slot that was not pushed")
-        self.r[number] = self.stack[top][1]
+        width, value = self.stack.get(top, (0, None))
+        self.r[number] = value if width == 8 else None
         self.r[RSP] = top + 8
 
     def registers(self) -> str:
@@ -251,7 +251,7 @@ class State(Conditions):
                 raise Refusal("a load from a global variable", "arguments and constants only")
             return int.from_bytes(data, "little")
         width, value = self.stack.get(address, (0, None))
-        if value is CHOSEN or width < size:
+        if value.__class__ is Chosen or width < size:
             raise Refusal(
                 f"a stack slot (rsp at entry {address - RETURN:+d}) is read that is not written "
                 "on every path, or only in part",

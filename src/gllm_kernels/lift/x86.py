@@ -81,6 +81,11 @@ def _unsupported(i: Instruction) -> Step:
     registers = [i.op_register(k) for k in range(i.op_count) if i.op_kind(k) == OpKind.REGISTER]
 
     def step(m: Machine) -> None:
+        if not i:
+            raise Refusal(
+                f"no instruction can be decoded at {i.ip:#x}", "machine code of x86-64",
+                "give the whole function from its first byte to its return",
+            )  # fmt: skip
         if packed or any(r in WIDE for r in registers):
             raise Refusal(f"instruction {text} works on several elements: vectorised code", *SCALAR)
         raise Refusal(

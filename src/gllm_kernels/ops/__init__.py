@@ -6,9 +6,9 @@ from ..errors import UnsupportedOpError
 from ..scalar.catalog import CATALOG
 from .op import Op
 from .products import gemm, matmul
-from .user import compile_c, register
+from .user import compile_c, operator, register
 
-__all__ = ["Op", "compile_c", "gemm", "matmul", "register", *(row.name for row in CATALOG)]
+__all__ = ["Op", "compile_c", "gemm", "matmul", "operator", "register", *(row.name for row in CATALOG)]
 
 
 def __getattr__(name: str) -> Op:

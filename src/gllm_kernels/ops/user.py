@@ -10,9 +10,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import FunctionType, ModuleType
 
-from ..errors import CompileError, ShapeError
+from ..errors import CompileError, LiftError, ShapeError
 from ..graph.registry import register_operator, traced_operator
 from ..lift.signature import parse
 from ..scalar.catalog import ScalarOp
@@ -25,7 +28,7 @@ C_FLAGS = ("-O1", "-fno-tree-vectorize", "-ffp-contract=off", "-fPIC", "-shared"
 _alive: list[object] = []  # libraries and code memory behind registered operators
 
 
-def register(source: object, declaration: str) -> Op:
+def register(source: object, declaration: str, **defaults: float) -> Op:
     """Lift and verify a function; the operator is known by its C name from then on.
 
     `source` is the path of a .so or .o, a ctypes function, or machine code as bytes. LiftError
@@ -38,7 +41,7 @@ def register(source: object, declaration: str) -> Op:
     address, owner = subject_of(source, signature).address()
     _alive.append(owner)
     formula = render(trace).splitlines()[1].strip()
-    row = ScalarOp(signature.name, str(signature), formula)
+    row = ScalarOp(signature.name, str(signature), formula, defaults=tuple(defaults.items()))
     return Op(register_operator(traced_operator(row, trace, address)))
 
 
@@ -55,6 +58,41 @@ def compile_c(text: str, declaration: str) -> Op:
         if done.returncode:
             raise CompileError(f"{compiler[0]} refused the source:\n{done.stderr.strip()}")
         return register(library, declaration)
+
+
+def operator(source: FunctionType | str) -> Op | Callable[[FunctionType], Op]:
+    """An operator written in Python, where numba is installed: a decorator in two forms.
+
+    @gk.operator                                    one element: arrays, then scalars behind a *
+    def leaky(x, *, slope=0.01): return x if x > 0 else slope * x
+
+    @gk.operator("float total(const float *x, size_t n)")         the whole loop, on pointers
+    def total(x, n): ...
+    """
+    if isinstance(source, str):
+        parse(source)
+        return lambda function: register(_python().compiled(_plain(function), source), source)
+    declaration, defaults, loop = _python().elementwise(_plain(source))
+    return register(_python().compiled(loop, declaration), declaration, **defaults)
+
+
+def _python() -> ModuleType:
+    try:
+        return import_module(".python", __package__)
+    except ImportError as missing:
+        raise CompileError(
+            f"gk.operator compiles Python with numba, which cannot be imported here ({missing}); "
+            "run `pip install numba`, or bring C text (gk.compile_c) or a compiled function "
+            "(gk.register)"
+        ) from None
+
+
+def _plain(function: object) -> FunctionType:
+    function = getattr(function, "py_func", function)  # of a function that is under numba.njit
+    if not isinstance(function, FunctionType):
+        raise LiftError(f"gk.operator is given a {type(function).__name__}; wanted a function "
+                        "`def f(x): ...`, or the C declaration of one as text")
+    return function
 
 
 def source_bytes(text: str) -> bytes:
