@@ -11,7 +11,7 @@ import products
 import pytest
 from products import Form
 
-from gllm_kernels.codegen import gemm
+from gllm_kernels.codegen import gemm, micro
 from gllm_kernels.codegen.assemble import compile_kernel
 from gllm_kernels.codegen.isa.avx2 import AVX2
 from gllm_kernels.codegen.isa.avx512 import AVX512
@@ -91,17 +91,28 @@ def padded_rows(flat, rows, width):
 
 
 @EVERY
-@pytest.mark.parametrize("b", "nt")
-def test_micro_kernel_is_fmas_and_loads(b, isa):
-    """Per term nr/lanes loads, mr broadcasts, mr*nr/lanes FMAs; per round three steps and a jump."""
+def test_micro_kernels_are_fmas_and_loads(isa):
+    """Per term nr/lanes loads, mr broadcasts, mr*nr/lanes FMAs; per round two steps and a jump."""
     params = default_params(isa)
-    code = compile_kernel(kernel_of(Form(b=b), isa), isa)
-    loop = next(s for s in code.loop_stats() if s.name == "k")
-    vectors = params.nr // isa.lanes
-    assert loop.fmas == params.terms * params.mr * vectors
-    assert loop.loads == params.terms * (params.mr + vectors)
-    assert loop.instructions == loop.fmas + loop.loads + 4
-    assert (loop.moves, loop.spills, loop.stores) == (0, 0, 0)
+    for height in micro.heights(params):
+        code = compile_kernel(micro.micro(isa, params, height), isa)
+        loop = next(s for s in code.loop_stats() if s.name == "k")
+        vectors = params.nr // isa.lanes
+        assert loop.fmas == params.terms * height * vectors
+        assert loop.loads == params.terms * (height + vectors)
+        assert loop.instructions == loop.fmas + loop.loads + 4
+        assert (loop.moves, loop.spills, loop.stores) == (0, 0, 0)
+
+
+@HOST
+@pytest.mark.parametrize("terms", (2, 4))
+def test_rounds_of_several_terms(terms, isa):
+    """Panels are filled up with zeros to whole rounds, whatever k is."""
+    form = Form(b="t")
+    kernel = kernel_of(form, isa, terms=terms)
+    code = compile_kernel(kernel, isa)
+    for m, k in ((5, 1), (7, 15), (products.small(isa).mr + 1, 33)):
+        machine.agree(kernel, isa, products.operands(form, m, 19, k), code=code)
 
 
 @EVERY

@@ -71,7 +71,7 @@ def test_the_micro_kernel_is_all_multiply_adds(isa):
     """mr*2 FMAs per term and, beside them, only the loads of its operands and the loop itself."""
     params = default_params(isa)
     code = kernel_of(isa, "gemm_bt")
-    stats = next(s for s in code.loop_stats() if s.name == "k")
+    stats = max((s for s in code.loop_stats() if s.name == "k"), key=lambda s: s.fmas)
     terms = stats.fmas // (params.mr * 2)
     assert stats.fmas == params.mr * 2 * terms and terms >= 1
     assert stats.instructions <= stats.fmas + terms * (params.mr + 2) + 6

@@ -3,7 +3,7 @@
     push what must be saved, make room for the stack slots
     instructions; innermost loops start at multiples of 32
     undo, vzeroupper, ret
-    constant pool, largest entries first
+    constant pool, largest entries first; the code of routines
 
 Instructions are encoded in one pass: constants are addressed relative to rip with 32 bits, which
 are filled in when the pool's place is known; so are forward jumps.
@@ -12,13 +12,14 @@ are filled in when the pool's place is known; so are forward jumps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from iced_x86 import Encoder, Instruction, MemoryOperand, Register
 
 from .code import Code, Piece
 from .isa import x86
 from .isa.base import DST, MEM, Fma, Ins, Isa
-from .kernel import Kernel
+from .kernel import Kernel, Routine
 from .legalise import legalise
 from .machine import IN_MEMORY, Addr, Kind, MInst
 from .regalloc import Allocation, allocate
@@ -43,6 +44,12 @@ def compile_kernel(kernel: Kernel, isa: Isa) -> Code:
     return Assembler(allocate(program, isa), isa, kernel).run()
 
 
+@lru_cache(256)
+def compile_routine(routine: Routine, isa: Isa) -> Code:
+    """The code of a routine, compiled once however many kernels call it."""
+    return compile_kernel(routine.kernel, isa)
+
+
 class Assembler:
     """Emits one allocated program."""
 
@@ -51,8 +58,9 @@ class Assembler:
         self.register = allocation.register
         self.encoder, self.size = Encoder(64), 0
         self.pieces: list[Piece] = []
-        self.pool: dict[tuple[int, ...], int] = {}
-        self.fixups: list[tuple[int, int, tuple[int, ...]]] = []  # end of field, of instruction
+        self.pool: dict[tuple[int, ...] | Routine, int] = {}
+        # end of field, of instruction, what it addresses
+        self.fixups: list[tuple[int, int, tuple[int, ...] | Routine]] = []
         self.tops: dict[int, int] = {}
         self.forward: dict[int, int] = {}  # loop or branch -> end of its jump's field
         self.jumps: list[tuple[int, int]] = []
@@ -96,18 +104,24 @@ class Assembler:
         program, tags = self.allocation.program, "".join([p.tags for p in self.pieces])
         text = bytearray(self.encoder.take_buffer())
         end = len(text)
-        for words in sorted(self.pool, key=lambda w: -len(w)):
+        routines = [entry for entry in self.pool if isinstance(entry, Routine)]
+        for words in sorted(self.pool.keys() - set(routines), key=lambda w: (-len(w), w)):
             align = min(4 * len(words), 64)
             text += bytes(-len(text) % align)
             self.pool[words] = len(text)
             text += b"".join(w.to_bytes(4, "little") for w in words)
-        for field, next_, words in self.fixups:
-            text[field - 4 : field] = (self.pool[words] - next_).to_bytes(4, "little", signed=True)
+        called = tuple(compile_routine(routine, self.isa) for routine in routines)
+        for routine, code in zip(routines, called, strict=True):
+            text += bytes(-len(text) % 64)
+            self.pool[routine] = len(text)
+            text += code.bytes
+        for field, next_, entry in self.fixups:
+            text[field - 4 : field] = (self.pool[entry] - next_).to_bytes(4, "little", signed=True)
         for field, target in self.jumps:
             text[field - 4 : field] = (target - field).to_bytes(4, "little", signed=True)
         loops = tuple((n, program.names[n]) for n in sorted(program.innermost))
         return Code(self.kernel, self.isa, bytes(text), end, tuple(self.pieces), loops,
-                    tags.count("x"), tags.count("m"), self.frame)
+                    tags.count("x"), tags.count("m"), self.frame, called)
 
     # -- bytes -----------------------------------------------------------------------------------
     def note(self, tags: str) -> None:
@@ -241,7 +255,7 @@ def fused(a: Assembler, m: MInst, tie: int) -> None:
 
 
 def full_of_one(mem: Addr) -> bool:
-    return mem.pool is not None and len(set(mem.pool)) == 1
+    return isinstance(mem.pool, tuple) and len(set(mem.pool)) == 1
 
 
 def narrow(mem: Addr) -> Addr:

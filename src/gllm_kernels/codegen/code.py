@@ -48,9 +48,9 @@ class LoopStats:
     spills: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Code:
-    """Position-independent bytes: instructions, then the constant pool from `pool` on."""
+    """Position-independent bytes: instructions, from `pool` on constants and called routines."""
 
     kernel: Kernel
     isa: Isa
@@ -61,6 +61,7 @@ class Code:
     spills: int  # instructions that only move values to and from the stack
     moves: int  # register-to-register moves
     frame: int = 0  # bytes of stack
+    called: tuple[Code, ...] = ()  # routines, which lie behind the constants
 
     @cached_property
     def listing(self) -> tuple[Line, ...]:
@@ -79,8 +80,18 @@ class Code:
                 if ins.ip < self.pool and (ins.ip == piece.offset or piece.op != "align"):
                     yield Line(ins.ip, formatter.format(ins), piece.op, piece.origin)
 
-    def loop_stats(self) -> tuple[LoopStats, ...]:
+    @property
+    def parts(self) -> tuple[Code, ...]:
+        """This code and that of every routine below it, each once."""
+        found = dict.fromkeys(part for code in self.called for part in code.parts)
+        return (self, *found)
+
+    def own_loops(self) -> tuple[LoopStats, ...]:
         return tuple(self.stats_of(number, name) for number, name in self.loops)
+
+    def loop_stats(self) -> tuple[LoopStats, ...]:
+        """Of the innermost loops, those of called routines included."""
+        return tuple(stats for part in self.parts for stats in part.own_loops())
 
     def stats_of(self, number: int, name: str) -> LoopStats:
         inside = [p.tags for p in self.pieces if p.loop == number]
@@ -92,4 +103,4 @@ class Code:
                 f"{len(self.bytes)} bytes, {self.spills} spills, {self.moves} moves")
         body = [f"{n.offset:6x}  {n.text:<58} ; {n.op:<8} {n.origin}".rstrip()
                 for n in self.listing]
-        return "\n".join([head, *body])
+        return "\n".join([head, *body, *(f"\n{code}" for code in self.called)])

@@ -9,13 +9,15 @@ Floating-point results are those of the machine bit for bit, except the payloads
 
 from __future__ import annotations
 
+import ctypes
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..errors import CompileError
-from .kernel import Inst, Kernel, Loop, Stmt
+from .kernel import Inst, Kernel, Loop, Routine, Stmt
 from .lanes import Array
 from .meaning import MEANING
 
@@ -33,11 +35,19 @@ def run(kernel: Kernel, args: Mapping[str, Array | int | float], begin: int = 0,
     end = kernel.units.evaluate(sizes) if end is None else end
     values = {n: a.__array_interface__["data"][0] if isinstance(a, np.ndarray) else a
               for n, a in args.items()}
-    state = State(kernel, values, begin, end, scratch.__array_interface__["data"][0])
-    for array in (*arrays, scratch):
+    table = np.frombuffer(bytearray(b"".join(slot(p.kind, values[p.name]) for p in kernel.params)
+                                    or bytes(8)), np.uint8)
+    state = State(kernel, values, begin, end, *(a.__array_interface__["data"][0]
+                                                for a in (scratch, table)))
+    for array in (*arrays, scratch, table):
         state.spans.append((*bounds(array), array.flags.writeable))
     with np.errstate(all="ignore"):
         state.body(kernel.body)
+
+
+def slot(kind: str, value: int | float) -> bytes:
+    """The eight bytes of an argument."""
+    return struct.pack("<f4x", value) if kind == "f32" else struct.pack("<q", int(value))
 
 
 def bounds(array: Array) -> tuple[int, int]:
@@ -59,8 +69,27 @@ class State:
     begin: int
     end: int
     scratch: int
+    table: int  # address of the arguments
     spans: list[tuple[int, int, bool]] = field(default_factory=list)
     env: dict[int, object] = field(default_factory=dict)
+    routines: list[Routine] = field(default_factory=list)  # by what stands for their address
+
+    def code_of(self, routine: Routine) -> int:
+        """A number that no buffer has for an address."""
+        if routine not in self.routines:
+            self.routines.append(routine)
+        return -1 - self.routines.index(routine)
+
+    def call(self, code: int, args: int, begin: int, end: int, scratch: int) -> None:
+        """Another kernel on the same memory; its arguments come out of memory, too."""
+        if not -len(self.routines) <= code < 0:
+            raise CompileError(f"kernel {self.kernel.name} calls {code:#x}, which is no routine")
+        kernel = self.routines[-1 - code].kernel
+        raw = ctypes.string_at(args, 8 * len(kernel.params))
+        values = {p.name: struct.unpack_from("<f" if p.kind == "f32" else "<q", raw, 8 * i)[0]
+                  for i, p in enumerate(kernel.params)}
+        inner = State(kernel, values, begin, end, scratch, args, self.spans, {}, self.routines)
+        inner.body(kernel.body)
 
     def body(self, body: tuple[Stmt, ...]) -> None:
         for stmt in body:

@@ -10,16 +10,18 @@ A value is an integer id, defined once. Its type is I64 (counters, addresses, ma
 registers; `lanes` is the only thing it knows of the instruction set.
 
 Every kernel has the signature  void kernel(const int64_t *args, int64_t begin, int64_t end,
-void *scratch)  where `args` holds one 8-byte slot per param.
+void *scratch)  where `args` holds one 8-byte slot per param. So a kernel can call another: a
+`Routine` is one that others call, with slots they wrote to scratch.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from ..trace.affine import Affine
 from ..trace.ir import float_bits
@@ -36,7 +38,9 @@ class K(StrEnum):
     ARG = "arg"
     BEGIN = "begin"
     END = "end"
+    ARGS = "args"
     SCRATCH = "scratch"
+    CODE = "code"
     IADD = "iadd"
     ISUB = "isub"
     IMUL = "imul"
@@ -49,6 +53,9 @@ class K(StrEnum):
     LOADM = "loadm"
     BCAST = "bcast"
     ILOAD32 = "iload32"
+    ILOAD = "iload"
+    ISTORE = "istore"
+    CALL = "call"
     STORE = "store"
     STOREM = "storem"
     STORE1 = "store1"
@@ -133,7 +140,9 @@ TABLE: dict[K, Row] = {
     K.ARG:      Row((), I64, "args[imm], imm = param name"),
     K.BEGIN:    Row((), I64, "first unit of this call"),
     K.END:      Row((), I64, "one past the last unit"),
+    K.ARGS:     Row((), I64, "address of the args of this call"),
     K.SCRATCH:  Row((), I64, "address of the thread's scratch memory"),
+    K.CODE:     Row((), I64, "address of the code of imm, a Routine"),
     K.IADD:     Row((I64, I64), I64),
     K.ISUB:     Row((I64, I64), I64),
     K.IMUL:     Row((I64, I64), I64),
@@ -145,6 +154,9 @@ TABLE: dict[K, Row] = {
     K.LOADM:    Row((*_MEM, MASK), VEC, "as load; 0 and no access where the mask is off"),
     K.BCAST:    Row(_MEM, VEC, "one element in all lanes"),
     K.ILOAD32:  Row(_MEM, I64, "one int32, sign-extended"),
+    K.ILOAD:    Row(_MEM, I64, "eight bytes"),
+    K.ISTORE:   Row((*_MEM, I64), VOID, "eight bytes"),
+    K.CALL:     Row((I64,) * 5, VOID, "code(args, begin, end, scratch)"),
     K.STORE:    Row((*_MEM, VEC), VOID),
     K.STOREM:   Row((*_MEM, MASK, VEC), VOID, "no access where the mask is off"),
     K.STORE1:   Row((*_MEM, VEC), VOID, "lane 0 only"),
@@ -214,7 +226,8 @@ TABLE |= {own: replace(TABLE[op], meaning=f"as {op}, on {type_}")
           for type_, ops in STORAGE.items() for op, own in ops.items() if own is not op}
 
 STORES = frozenset(ops[op] for ops in STORAGE.values() for op in (K.STORE, K.STOREM, K.STORE1))
-SIDE_EFFECTS = STORES | {K.PREFETCH}
+WRITES = STORES | {K.ISTORE, K.CALL}  # a load behind one of these is not the load before it
+SIDE_EFFECTS = WRITES | {K.PREFETCH}
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +307,27 @@ class Kernel:
         from .render import render
 
         return render(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Routine:
+    """A kernel that other kernels call: `make(*args)`. Equal routines are one piece of work."""
+
+    name: str
+    make: Callable[..., Kernel]
+    args: tuple = ()
+
+    @property
+    def kernel(self) -> Kernel:
+        return _made(self)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@lru_cache(256)
+def _made(routine: Routine) -> Kernel:
+    return routine.make(*routine.args)
 
 
 @dataclass(slots=True, eq=False)  # frozen costs a third of the time a generator takes
@@ -418,6 +452,23 @@ class KernelBuilder:
         else:
             self.emit(ops[K.STOREM], base, index, mask, value, imm=mem)
 
+    # -- calls ----------------------------------------------------------------------------------
+    def code(self, routine: Routine) -> Value:
+        """The address of a routine's code."""
+        return self.emit(K.CODE, imm=routine)
+
+    def fill(self, block: Value, names: tuple[str, ...], values: Mapping[str, Value]) -> None:
+        """Write the slots of a block of arguments; `names` in order, those without a value stay."""
+        for number, name in enumerate(names):
+            if name in values:
+                self.emit(K.ISTORE, block, self.int(0), values[name], imm=Mem(1, 8 * number))
+
+    def call(self, code: Value, block: Value, begin: Value | None = None,
+             end: Value | None = None) -> None:
+        """code(block, begin, end, scratch); only memory comes back."""
+        zero = self.int(0)
+        self.emit(K.CALL, code, block, begin or zero, end or zero, self.emit(K.SCRATCH))
+
     # -- control --------------------------------------------------------------------------------
     @contextmanager
     def loop(self, lo: Value | int, hi: Value | int, step: int, *inits: Value,
@@ -461,7 +512,7 @@ class KernelBuilder:
 
 
 LOADS = frozenset(ops[op] for ops in STORAGE.values() for op in (K.LOAD, K.LOADM, K.BCAST)
-                  ) | {K.ILOAD32}
+                  ) | {K.ILOAD32, K.ILOAD}
 IMPURE = SIDE_EFFECTS | LOADS  # asked for twice, these happen twice
 
 

@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from .isa.base import Fma, Ins
-from .kernel import Kernel
+from .kernel import Kernel, Routine
 
 IN_MEMORY = -1  # in `srcs`: this source is `mem`
 
@@ -33,13 +33,13 @@ class Kind(IntEnum):
 
 
 class Addr(NamedTuple):
-    """base + index*scale + disp, or an entry of the constant pool, or a stack slot."""
+    """base + index*scale + disp, or what lies behind the code, or a stack slot."""
 
     base: int = -1
     index: int = -1
     scale: int = 1
     disp: int = 0
-    pool: tuple[int, ...] | None = None  # 32-bit words
+    pool: tuple[int, ...] | Routine | None = None  # 32-bit words, or code
     slot: int = -1
     broadcast: bool = False
 

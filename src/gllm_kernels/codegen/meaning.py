@@ -79,6 +79,15 @@ def load_integer(s: State, i: Inst, base: int, index: int) -> int:
     return int.from_bytes(ctypes.string_at(s.span(i, base, index, 4), 4), "little", signed=True)
 
 
+def load_eight(s: State, i: Inst, base: int, index: int) -> int:
+    return int.from_bytes(ctypes.string_at(s.span(i, base, index, 8), 8), "little", signed=True)
+
+
+def store_eight(s: State, i: Inst, base: int, index: int, value: int) -> None:
+    data = wrap(value).to_bytes(8, "little", signed=True)
+    ctypes.memmove(s.span(i, base, index, 8, True), data, 8)
+
+
 def blocks(pick: Callable[[Array, Array], list[Array]]) -> Callable:
     """Apply `pick` within every 128 bits; columns of a[block, element]."""
     def shuffle(s: State, i: Inst, a: Array, b: Array) -> Array:
@@ -120,6 +129,10 @@ MEANING: dict[K, Callable] = {
     K.BEGIN: lambda s, i: s.begin,
     K.END: lambda s, i: s.end,
     K.SCRATCH: lambda s, i: s.scratch,
+    K.ARGS: lambda s, i: s.table,
+    K.CODE: lambda s, i: s.code_of(i.imm),
+    K.ILOAD: load_eight, K.ISTORE: store_eight,
+    K.CALL: lambda s, i, code, args, begin, end, scratch: s.call(code, args, begin, end, scratch),
     K.IADD: lambda s, i, a, b: wrap(a + b),
     K.ISUB: lambda s, i, a, b: wrap(a - b),
     K.IMUL: lambda s, i, a, b: wrap(a * b),

@@ -5,16 +5,19 @@
 `width` lines stand side by side, so one depth step of a panel is `width` consecutive floats. Panels
 lie `pitch` bytes apart, which is at least one vector more than they hold: the last vector of a row
 may write past the row when `width` is not a multiple of the lanes, and the next row repairs that.
-Strides are in bytes.
+Both ways of packing are routines with the slots `work.PACK`; strides are in bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..dtypes import SIZE
-from .kernel import K, KernelBuilder, Mem, Value
+from ..trace.affine import Affine
+from .isa.base import Isa
+from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
 from .transpose import transpose
+from .work import PACK, routine_builder
 
 LINE = 64  # bytes of a cache line
 AHEAD = 4  # rows that `pack_rows` prefetches ahead
@@ -26,22 +29,33 @@ Multiples = tuple[tuple[Value, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """What to pack: `lines` of the `exist` that follow, `stride` bytes apart (or depth steps so far
-    apart), side by side in panels of `width`. All integers, but for how elements are stored."""
+class Packing:
+    """How lines become panels: `across` when the depth steps of a line are neighbours in memory,
+    `vectors` of a panel otherwise; `exact` when panels are whole vectors or narrower than one."""
 
-    source: Value
-    stride: Value
-    lines: Value
-    exist: Value
-    target: Value
-    width: Value
-    storage: str = "float"
+    isa: Isa
+    storage: str
+    across: bool
+    vectors: int
+    exact: bool
 
     @property
-    def values(self) -> tuple[Value, ...]:
-        """The integers in order."""
-        return self.source, self.stride, self.lines, self.exist, self.target, self.width
+    def routine(self) -> Routine:
+        how = "across" if self.across else f"rows of {self.vectors}"
+        return Routine(f"pack {self.storage} {how}", packing, (self,))
+
+
+def packing_of(isa: Isa, storage: str, across: bool, width: int, fixed: bool) -> Packing:
+    """For panels of `width` lines, or `fixed` to be of no fewer."""
+    vectors = -(-width // isa.lanes)
+    exact = vectors == 1 or fixed and width % isa.lanes == 0
+    return Packing(isa, storage, across, 1 if across and exact else vectors, exact)
+
+
+def packing(how: Packing) -> Kernel:
+    b = routine_builder(f"pack.{'across' if how.across else 'rows'}", how.isa, PACK)
+    (pack_across if how.across else pack_rows)(b, how)
+    return b.build(Affine.const(1), 1, "call")
 
 
 def padded(depth: Value) -> Value:
@@ -54,106 +68,125 @@ def pitch(depth: Value, width: int | Value, lanes: int) -> Value:
     return padded(depth) * width * 4 + 4 * lanes
 
 
-def block_bytes(depth: int, lines: int, width: int, lanes: int) -> int:
+def block_bytes(depth: int, panels: int, width: int, lanes: int) -> int:
     """Scratch for a packed block; pack_across may write `lanes` rows behind the last panel."""
-    return -(-lines // width) * 4 * (depth * width + lanes) + 4 * lanes * (width + lanes)
+    return panels * 4 * (depth * width + lanes) + 4 * lanes * (width + lanes)
 
 
 def spare_bytes(depth: int, lanes: int) -> int:
     """Scratch for one square of lines at full depth, a line of cache apart from powers of two."""
-    return lanes * (4 * depth + LINE)
+    return lanes * (4 * depth + 2 * LINE)
 
 
-def pack_rows(b: KernelBuilder, block: Block, depth: Value, width: int) -> None:
-    """Lines are neighbours in memory, depth steps `stride` bytes apart: copy row by row.
+# -- lines that are neighbours ---------------------------------------------------------------------
+def pack_rows(b: KernelBuilder, how: Packing) -> None:
+    """Lines are neighbours in memory, depth steps `depth_step` bytes apart: copy row by row.
 
     All panels of a row before the next row, so the source is read linearly; a few rows ahead are
     prefetched, because the hardware starts anew at every page.
     """
-    stride, lines, size = block.stride, block.lines, SIZE[block.storage]
-    step, ahead = pitch(depth, width, b.lanes), stride * AHEAD
-    rest = lines - lines / width * width
-    whole = lines - rest
-    with b.loop(0, depth, 1, block.source, block.target, name="pack rows") as row:
-        with b.loop(0, whole, width, *row.phis, name="pack row") as panel:
-            for at in range(0, size * width, LINE):
-                b.emit(K.PREFETCH, panel.phis[0], ahead, imm=Mem(1, at, level=1))
-            _copy(b, *panel.phis, width, None, block.storage)
-            panel.yields(panel.phis[0] + size * width, panel.phis[1] + step)
+    depth, stride, lines, width = (b.arg(s) for s in ("depth", "depth_step", "lines", "width"))
+    size, step = SIZE[how.storage], pitch(depth, width, b.lanes)
+    panels = lines / width
+    rest = lines - panels * width
+    inits = b.arg("source"), b.arg("target")
+    whole = how.exact and how.vectors > 1  # then every row of a panel is whole vectors
+    with b.loop(0, depth, 1, *inits, name="pack rows") as row:
+        with b.loop(0, panels, 1, *row.phis, name="pack row") as panel:
+            for at in range(0, size * b.lanes * how.vectors, LINE):
+                b.emit(K.PREFETCH, panel.phis[0], stride * AHEAD, imm=Mem(1, at, level=1))
+            _copy(b, *panel.phis, None if whole else width, how)
+            panel.yields(panel.phis[0] + width * size, panel.phis[1] + step)
         with b.when_less(0, rest):
-            _copy(b, *panel.results, width, rest, block.storage)
-        row.yields(row.phis[0] + stride, row.phis[1] + 4 * width)
-    with b.loop(depth, padded(depth), 1, row.results[1], name="pack padding") as row:
-        with b.loop(0, lines, width, row.phis[0], name="pack zeros") as panel:
-            for v in range(0, width, b.lanes):
-                b.store(panel.phis[0], b.int(0), b.const(0.0), disp=4 * v)
-            panel.yields(panel.phis[0] + step)
-        row.yields(row.phis[0] + 4 * width)
+            _copy(b, *panel.results, rest, how)
+        row.yields(row.phis[0] + stride, row.phis[1] + width * 4)
+    _pad_rows(b, row.results[1], depth, how)
 
 
-def _copy(b: KernelBuilder, source: Value, target: Value, width: int, count: Value | None,
-          storage: str) -> None:
-    """`width` elements, or `count` and zeros behind them, as whole vectors of floats."""
-    zero, size = b.int(0), SIZE[storage]
-    for v in range(0, width, b.lanes):
-        left = b.int(width - v) if count is None else count - v
-        mask = b.emit(K.FIRST, left) if count is not None or width - v < b.lanes else None
-        value = b.load(source, zero, disp=size * v, mask=mask, storage=storage)
-        b.store(target, zero, value, disp=4 * v)
+def _pad_rows(b: KernelBuilder, target: Value, depth: Value, how: Packing) -> None:
+    """Zeros behind the depth of every panel."""
+    lines, width = b.arg("lines"), b.arg("width")
+    panels = (lines + (width - 1)) / width
+    with b.loop(depth, padded(depth), 1, target, name="pack padding") as row:
+        with b.loop(0, panels, 1, row.phis[0], name="pack zeros") as panel:
+            for v in range(how.vectors):
+                b.store(panel.phis[0], b.int(0), b.const(0.0), disp=4 * b.lanes * v)
+            panel.yields(panel.phis[0] + pitch(depth, width, b.lanes))
+        row.yields(row.phis[0] + width * 4)
 
 
-def pack_across(b: KernelBuilder, block: Block, depth: Value, spare: Value, deepest: int,
-                aligned: bool, masks: bool) -> None:
-    """Lines `stride` bytes apart, depth steps neighbours: transpose squares of lanes x lanes.
+def _copy(b: KernelBuilder, source: Value, target: Value, count: Value | None,
+          how: Packing) -> None:
+    """Whole vectors of floats, or `count` elements and zeros behind them."""
+    zero, size = b.int(0), SIZE[how.storage]
+    for v in range(how.vectors):
+        mask = None if count is None else b.emit(K.FIRST, count - v * b.lanes)
+        value = b.load(source, zero, disp=size * b.lanes * v, mask=mask, storage=how.storage)
+        b.store(target, zero, value, disp=4 * b.lanes * v)
+
+
+# -- depth steps that are neighbours ---------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What is left to pack: the `exist` lines from `source` on, `line` bytes apart."""
+
+    source: Value
+    exist: Value
+    line: Value
+    depth: Value
+
+
+def pack_across(b: KernelBuilder, how: Packing) -> None:
+    """Lines `line` bytes apart, depth steps neighbours: transpose squares of lanes x lanes.
 
     A square takes all its lines, wanted or not; where fewer exist, they are copied to `spare` and
-    the last one repeats: nobody uses its sums. Unless widths are `aligned`, the last square ends
-    with the panel and starts inside the one before.
+    the last one repeats: nobody uses its sums. Unless panels are exact, the last square ends with
+    the panel and starts inside the one before.
     """
-    lanes, width = b.lanes, block.width
-    inits = (block.source, block.target, block.exist)
-    panels = (block.lines + (width - 1)) / width
+    lanes, depth, width, line = b.lanes, b.arg("depth"), b.arg("width"), b.arg("line")
+    inits = b.arg("source"), b.arg("target"), b.arg("exist")
+    panels = (b.arg("lines") + (width - 1)) / width
+    far = (depth * SIZE[how.storage] + (2 * LINE - 1)) & -LINE  # from line to line of the spare
     with b.loop(0, panels, 1, *inits, name="pack panels") as panel:
         source, target, exist = panel.phis
         with b.loop(0, width, lanes, name="pack strips") as part:
-            first = part.iv if aligned else b.emit(
+            first = part.iv if how.exact else b.emit(
                 K.IMIN, part.iv, b.emit(K.IMAX, width - lanes, b.int(0)))
-            inits = (source + first * block.stride, block.stride)
             # at most one round: only a loop can give other values than it got
+            inits = (source + first * line, line)
             with b.loop(exist - first, lanes, 1 << 30, *inits, name="pack edge") as edge:
-                _repeat(b, replace(block, source=source, exist=exist), first, depth, spare,
-                        4 * deepest + LINE)
-                edge.yields(spare, b.int(4 * deepest + LINE))
-            _strip(b, *edge.results, depth, target + first * 4, width * 4, block.storage, masks)
-        panel.yields(source + width * block.stride, target + pitch(depth, width, lanes),
-                     exist - width)
+                _repeat(b, Block(source, exist, line, depth), first, far, how.storage)
+                edge.yields(b.arg("spare"), far)
+            _strip(b, *edge.results, depth, target + first * 4, width * 4, how)
+        panel.yields(source + width * line, target + pitch(depth, width, lanes), exist - width)
 
 
-def _repeat(b: KernelBuilder, block: Block, first: Value, depth: Value, spare: Value,
-            step: int) -> None:
+def _repeat(b: KernelBuilder, block: Block, first: Value, far: Value, storage: str) -> None:
     """spare[q] = line min(first + q, exist - 1), for a square of lines at full depth, stored as
     they are."""
-    size, storage = SIZE[block.storage], block.storage
-    with b.loop(0, b.lanes, 1, spare, name="pack spare") as line:
-        start = block.source + b.emit(K.IMIN, first + line.iv, block.exist - 1) * block.stride
-        with b.loop(0, depth, b.lanes, name="pack copy") as column:
-            mask = b.emit(K.FIRST, depth - column.iv)
+    size = SIZE[storage]
+    with b.loop(0, b.lanes, 1, b.arg("spare"), name="pack spare") as line:
+        number = b.emit(K.IMIN, first + line.iv, block.exist - 1)
+        start = block.source + number * block.line
+        with b.loop(0, block.depth, b.lanes, name="pack copy") as column:
+            mask = b.emit(K.FIRST, block.depth - column.iv)
             value = b.load(start, column.iv, size, mask=mask, storage=storage)
             b.store(line.phis[0], column.iv, value, size, storage=storage)
-        line.yields(line.phis[0] + step)
+        line.yields(line.phis[0] + far)
 
 
 def _strip(b: KernelBuilder, source: Value, stride: Value, depth: Value, target: Value,
-           row: Value, storage: str, masks: bool) -> None:
-    """`lanes` lines, whole depth, side by side in rows of `row` bytes. Without fast `masks` the
+           row: Value, how: Packing) -> None:
+    """`lanes` lines, whole depth, side by side in rows of `row` bytes. Without fast masks the
     squares that are whole have code of their own."""
     steps, whole = (multiples(b, stride), multiples(b, row)), depth & -b.lanes
-    ends = ((0, depth, True),) if masks else ((0, whole, False), (whole, depth, True))
+    apart = how.storage != "float" and how.isa.mask_class != "k"
+    ends = ((0, whole, False), (whole, depth, True)) if apart else ((0, depth, True),)
     for lo, hi, masked in ends:
         with b.loop(lo, hi, b.lanes, source, target, name="pack strip") as square:
             mask = b.emit(K.FIRST, depth - square.iv) if masked else None
-            _square(b, *square.phis, (stride, row), steps, storage, mask)
-            square.yields(square.phis[0] + SIZE[storage] * b.lanes,
+            _square(b, *square.phis, (stride, row), steps, how.storage, mask)
+            square.yields(square.phis[0] + SIZE[how.storage] * b.lanes,
                           square.phis[1] + row * b.lanes)
         source, target = square.results
 

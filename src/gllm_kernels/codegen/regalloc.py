@@ -186,6 +186,7 @@ class Colouring:
             self.register[v] = register
             self.fixed[register] |= webs.ranges[v]
             self.busy[register] |= webs.ranges[v]
+        self.reserve_for_calls()
         self.find_hints()
         roots = [v for v in range(len(self.program.classes))
                  if webs.parent[v] == v and webs.ranges[v] and v not in fixed]
@@ -196,6 +197,14 @@ class Colouring:
             self.spiller.rewrite()
             while self.pending:
                 self.place(self.pending.pop())
+
+    def reserve_for_calls(self) -> None:
+        """A call destroys all registers but those that must be saved (AMD64 ABI section 3.2.1)."""
+        calls = [i for i, m in enumerate(self.program.code) if m.ins is x86.CALL]
+        written = sum(2 << 2 * i for i in calls)
+        for register in self.fixed.keys() - x86.SAVED:
+            self.fixed[register] |= written
+            self.busy[register] |= written
 
     def find_hints(self) -> None:
         """Webs that a web would like to share a register with: the other side of its copies."""

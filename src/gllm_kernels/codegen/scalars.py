@@ -139,6 +139,20 @@ def integer_div(s: Selector, inst: Inst) -> None:
            MInst(Kind.COPY, None, (dst,), (quotient,), op=inst.op, origin=inst.origin))
 
 
+def code_address(s: Selector, inst: Inst) -> None:
+    s.emit(s.op(x86.LEA, s.need(inst.dst), mem=Addr(pool=inst.imm), free=True))
+
+
+def call(s: Selector, inst: Inst) -> None:
+    """Arguments to their registers, then the call; `regalloc` knows what it destroys."""
+    code, *args = inst.args
+    pinned = tuple(s.temp() for _ in args)
+    s.program.fixed |= dict(zip(pinned, (x86.ARGS, x86.BEGIN, x86.END, x86.SCRATCH), strict=True))
+    values = tuple(s.need(v) for v in args)
+    s.emit(MInst(Kind.COPY, None, pinned, values, op=inst.op, origin=inst.origin),
+           s.op(x86.CALL, None, s.need(code), *pinned))
+
+
 def prefetch(s: Selector, inst: Inst) -> None:
     s.emit(s.op(x86.PREFETCH[inst.imm.level], None, mem=s.address(inst)))
 
@@ -150,6 +164,7 @@ SCALAR: dict[K, Callable[[Selector, Inst], None]] = {
     K.BEGIN: passed(x86.BEGIN),
     K.END: passed(x86.END),
     K.SCRATCH: passed(x86.SCRATCH),
+    K.ARGS: passed(x86.ARGS),
     K.VCONST: vector_constant,
     K.VLANES: vector_lanes,
     K.IADD: integer_add,
@@ -160,4 +175,6 @@ SCALAR: dict[K, Callable[[Selector, Inst], None]] = {
     K.IMAX: integer_pick(x86.CMOVG),
     K.IDIV: integer_div,
     K.PREFETCH: prefetch,
+    K.CODE: code_address,
+    K.CALL: call,
 }

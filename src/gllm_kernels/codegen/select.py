@@ -27,6 +27,7 @@ from .kernel import (
     TABLE,
     VEC,
     VOID,
+    WRITES,
     If,
     Inst,
     K,
@@ -113,7 +114,7 @@ class Selector:
             if stmt.__class__ is Inst:
                 self.defs[stmt.dst] = stmt
                 self.classes[stmt.dst] = self.class_of[TABLE[stmt.op].result]
-                if stmt.op in STORES:
+                if stmt.op in WRITES:
                     self.epoch += 1
                 self.place[stmt.dst] = (region, self.epoch)
                 continue
@@ -341,7 +342,7 @@ class Selector:
 
     def place_now(self) -> tuple[int, int]:
         region, epoch = self.place[self.inst.dst]
-        return region, epoch - (self.inst.op in STORES)
+        return region, epoch - (self.inst.op in WRITES)
 
     def pooled(self, word: int, ins: Ins) -> Addr:
         if ins.broadcast:
@@ -467,5 +468,5 @@ class Selector:
 
 RANK = {K.LOAD: 2, K.BCAST: 2, K.VCONST: 1, K.VLANES: 1}
 FILE_CLASS = {"z": "v", "y": "v", "x": "v", "r": "g", "e": "g", "k": "k"}
-MEMORY = LOADS | STORES
-LEAVES = frozenset({K.ICONST, K.ARG, K.ARGF, K.VCONST, K.VLANES, K.BEGIN, K.END, K.SCRATCH})
+MEMORY = LOADS | STORES | {K.ISTORE}
+LEAVES = frozenset({K.ICONST, K.ARG, K.CODE, K.ARGF, K.VCONST, K.VLANES, K.BEGIN, K.END, K.SCRATCH, K.ARGS})

@@ -1,9 +1,9 @@
-"""Where a path of a matrix product works: one batch, some columns, and what becomes of the sums.
+"""What a product kernel and its epilogue know: one batch, some columns, and the trace.
 
-Every path leaves rows of finished sums in scratch, still in the 1st-level cache; `finish` reads
-them back a vector at a time, applies whatever the trace has on top of the Reduce, and stores. The
-epilogue so has all registers to itself, however deep it is, and rows and columns that do not exist
-cost no second copy of the micro-kernel.
+Drivers leave rows of finished sums in scratch, still in the 1st-level cache; the epilogue reads
+them back a vector at a time, applies whatever the trace has on top of the Reduce, and stores. So it
+has all registers to itself, however deep it is, and rows and columns that do not exist cost no
+second copy of the micro-kernel.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from ..dtypes import SIZE
+from ..trace.affine import Affine
 from .access import Env, integer, storage_of
 from .contraction import Contraction, Factor
-from .frame import decode
+from .frame import begin, decode
 from .isa.base import Isa
-from .kernel import K, KernelBuilder, Value
+from .kernel import K, Kernel, KernelBuilder, Value
 from .lower import hoist_stores, lower, lower_stores
-from .tuning import TuningParams
+from .work import TILE, tile_slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,6 @@ class Site:
     build: KernelBuilder
     product: Contraction
     isa: Isa
-    params: TuningParams
     batch: dict[str, Value]
     lo: Value
     hi: Value
@@ -63,40 +63,35 @@ class Site:
         """Bytes of an element."""
         return SIZE[self.storage(factor)]
 
-    @property
-    def apart(self) -> bool:
-        """Whether masked loads of a factor are slow, so that whole vectors want a loop without."""
-        stored = {self.storage(self.product.a), self.storage(self.product.b)}
-        return self.isa.mask_class != "k" and stored != {"float"}
-
-    def scratch(self, offset: int) -> Value:
-        return self.build.emit(K.SCRATCH) + offset
-
 
 @contextmanager
-def sites(build: KernelBuilder, product: Contraction, isa: Isa,
-          params: TuningParams) -> Iterator[Site]:
+def sites(build: KernelBuilder, product: Contraction, isa: Isa) -> Iterator[Site]:
     """The units [begin, end) batch by batch: unit = column j of batch h, counted as h*n + j."""
     begin, end = build.emit(K.BEGIN), build.emit(K.END)
     if not product.batch:
-        yield Site(build, product, isa, params, {}, begin, end)
+        yield Site(build, product, isa, {}, begin, end)
         return
     n = build.emit(K.IMAX, integer(build, product.n, {}), build.int(1))
     with build.loop(begin / n, (end + n - 1) / n, 1, name="batch") as loop:
         lo = build.emit(K.IMAX, begin - loop.iv * n, build.int(0))
         hi = build.emit(K.IMIN, end - loop.iv * n, n)
-        yield Site(build, product, isa, params, decode(build, product.batch, loop.iv), lo, hi)
+        yield Site(build, product, isa, decode(build, product.batch, loop.iv), lo, hi)
 
 
-def finish(site: Site, source: Value, pitch: Value, i: Value, rows: Value, j: Value,
-           columns: Value) -> None:
-    """Store f(sums) for i <= row < i + rows, j <= column < j + columns; sums `pitch` bytes apart."""
-    b = site.build
-    with b.loop(0, rows, 1, source, name="epilogue row") as row:
-        env = _row_env(site, i + row.iv, j)
-        with b.loop(0, columns, b.lanes, name="epilogue") as column:
-            _vector(site, env, row.phis[0], column.iv, j + column.iv, columns - column.iv)
-        row.yields(row.phis[0] + pitch)
+def epilogue(product: Contraction, isa: Isa) -> Kernel:
+    """Store f(sums) for the rows and columns of a tile (`work.TILE`)."""
+    b = begin(product.trace, isa)
+    b.name = f"{product.trace.name}.epilogue"
+    names = (*TILE, *(binder for binder, _ in product.batch))
+    tile = {name: tile_slot(b, number) for number, name in enumerate(names)}
+    batch = {binder: tile[binder] for binder, _ in product.batch}
+    site = Site(b, product, isa, batch, tile["column"], tile["columns"])
+    with b.loop(0, tile["rows"], 1, tile["sums"], name="epilogue row") as row:
+        env = _row_env(site, tile["row"] + row.iv, site.lo)
+        with b.loop(0, site.hi, b.lanes, name="epilogue") as column:
+            _vector(site, env, row.phis[0], column.iv, site.lo + column.iv, site.hi - column.iv)
+        row.yields(row.phis[0] + tile["pitch"])
+    return b.build(Affine.const(1), 1, "tile")
 
 
 def _row_env(site: Site, i: Value, j: Value) -> Env:

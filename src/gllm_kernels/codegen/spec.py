@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..errors import CompileError
 from .kernel import (
-    DOWN, I64, LOADS, SIDE_EFFECTS, TABLE, TO_ZERO, UP, WITHIN, If, Inst, K, Kernel, Loop, Mem, Stmt,
+    DOWN, I64, LOADS, SIDE_EFFECTS, TABLE, Routine, TO_ZERO, UP, WITHIN, If, Inst, K, Kernel, Loop, Mem, Stmt,
 )
 
 MAX_DISP = 1 << 31
@@ -135,6 +135,14 @@ def param_of(*kinds: str) -> Callable[[Kernel, object], str]:
     return rule
 
 
+def routine(kernel: Kernel, imm: object) -> str:
+    """What is called is well formed, too."""
+    if not isinstance(imm, Routine):
+        return "a Routine"
+    check(imm.kernel)
+    return ""
+
+
 def mem(kernel: Kernel, imm: object) -> str:
     good = (isinstance(imm, Mem) and imm.scale in (1, 2, 4, 8) and 0 <= imm.level <= 2
             and -MAX_DISP <= imm.disp < MAX_DISP)
@@ -152,11 +160,12 @@ def numbers(per: int, limit: int) -> Callable[[Kernel, object], str]:
 
 
 ROUNDINGS = (None, DOWN, UP, TO_ZERO)
-_MEMORY = LOADS | SIDE_EFFECTS
+_MEMORY = LOADS | SIDE_EFFECTS - {K.CALL}
 IMM: dict[K, Callable[[Kernel, object], str]] = {
     K.ICONST: integer(-1 << 63, 1 << 63),
     K.ARG: param_of("ptr", "i64"),
     K.ARGF: param_of("f32"),
+    K.CODE: routine,
     K.VCONST: integer(0, 1 << 32),
     K.VSHL: integer(0, 32),
     K.VSHR: integer(0, 32),

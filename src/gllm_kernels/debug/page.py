@@ -74,8 +74,9 @@ def group_part() -> list[str]:
         *block("3. fusion: groups, and a reason for every edge", str(plan)),
         *block("4. fusion: memory of the temporaries", str(plan_buffers(plan))),
         *block("5. fusion: the group is one trace again", str(group.trace)),
-        *block("6. codegen: its loops, counted", loops(code)),
-        *block("7. codegen: the innermost loop of the packed path", hot_loop(code)),
+        *block("6. codegen: its routines and their innermost loops, counted", loops(code)),
+        *block("7. codegen: the innermost loop of the micro-kernel", hot_loop(code)),
+        *block("8. codegen: the epilogue, the only routine that knows the group", epilogue(code)),
     ]
 
 
@@ -101,16 +102,21 @@ def derived(name: str) -> str:
 
 
 def loops(code: Code) -> str:
-    head = f"{'loop':24}{'instructions':>13}{'fmas':>6}{'loads':>7}{'stores':>8}{'moves':>7}{'spills':>8}"
-    rows = [f"{s.name or '-':24}{s.instructions:13}{s.fmas:6}{s.loads:7}{s.stores:8}{s.moves:7}"
-            f"{s.spills:8}" for s in code.loop_stats()]
+    head = (f"{'code':18}{'loop':18}{'instructions':>13}{'fmas':>6}{'loads':>7}{'stores':>8}"
+            f"{'moves':>7}{'spills':>8}")
+    rows = [f"{part.kernel.name:18}{s.name or '-':18}{s.instructions:13}{s.fmas:6}{s.loads:7}"
+            f"{s.stores:8}{s.moves:7}{s.spills:8}" for part in code.parts for s in part.own_loops()]
     return "\n".join([head, *rows])
+
+
+def epilogue(code: Code) -> str:
+    return str(next(part.kernel for part in code.called if part.kernel.unit == "tile"))
 
 
 def hot_loop(code: Code) -> str:
     """The loop with the most multiply-adds."""
-    stats = code.loop_stats()
-    number, _ = code.loops[max(range(len(stats)), key=lambda i: stats[i].fmas)]
-    inside = {p.offset for p in code.pieces if p.loop == number}
+    part, number = max(((part, number) for part in code.parts for number, _ in part.loops),
+                       key=lambda at: at[0].stats_of(at[1], "").fmas)
+    inside = {p.offset for p in part.pieces if p.loop == number}
     return "\n".join(f"{line.text:<58} ; {line.op:<8} {line.origin}".rstrip()
-                     for line in code.listing if line.offset in inside)
+                     for line in part.listing if line.offset in inside)

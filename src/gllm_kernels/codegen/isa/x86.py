@@ -52,11 +52,14 @@ PREFETCH = tuple(row(f"PREFETCHT{level}_M8", "m") for level in range(3))
 SHORT = {ADD_I: row("ADD_RM64_IMM8", "d:r =0"), AND_I: row("AND_RM64_IMM8", "d:r =0"),
          CMP_I: row("CMP_RM64_IMM8", "0:r"),
          IMUL_I: row("IMUL_R64_RM64_IMM8", "d:r 0:r*")}
+CALL = row("CALL_RM64", "0:r")
 RETURN, VZEROUPPER = row("RETNQ", ""), row("VEX_VZEROUPPER", "")
 PUSH, POP = row("PUSH_R64", "0:r"), row("POP_R64", "d:r")
 FRAME = row("SUB_RM64_IMM32", "d:r =0")
 
-SHARED: dict[K, Ins | tuple[Step, ...]] = {K.ILOAD32: MOVSXD}
+SHARED: dict[K, Ins | tuple[Step, ...]] = {
+    K.ILOAD32: MOVSXD, K.ILOAD: MOV_LOAD, K.ISTORE: MOV_STORE,
+}
 BF16_WORDS = {"one": 1, "half": 0x7FFF, "quiet": 0x400000}
 
 # VCVTPS2PH immediate 0: nearest even, whatever MXCSR says (SDM vol. 2, VCVTPS2PH).

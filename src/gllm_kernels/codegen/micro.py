@@ -1,0 +1,80 @@
+"""The micro-kernel: sums of height x nr elements of C in registers, over the depth of a block.
+
+    target[i][j] = source[i][j] + sum[r<depth](a[r][i] * b[r][j])        i < height, j < nr
+
+Both operands are packed panels: a term is `height` floats of `a` and nr floats of `b`. Rows of
+`source`, `target` and of `coming`, which is prefetched, are their pitches apart; a pitch of 0
+repeats a row.
+"""
+
+from __future__ import annotations
+
+from .isa.base import Isa
+from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
+from .pack import LINE, multiples
+from .tuning import TuningParams
+from .work import MICRO, routine_builder
+from ..trace.affine import Affine
+
+EVENNESS = 4  # so many heights there are, the tallest ones
+
+
+def heights(params: TuningParams) -> tuple[int, ...]:
+    """Tiles of these heights exist: rows are divided evenly, not into full tiles and a rest."""
+    step = height_step(params)
+    return tuple(range(params.mr - (EVENNESS - 1) * step, params.mr + 1, step))
+
+
+def height_step(params: TuningParams) -> int:
+    return 1 if params.mr <= 8 else 2
+
+
+def micro_routine(isa: Isa, params: TuningParams, height: int) -> Routine:
+    return Routine(f"micro {height}x{params.nr}", micro, (isa, params, height))
+
+
+def micro(isa: Isa, params: TuningParams, height: int) -> Kernel:
+    """height*nr/lanes accumulators; a term is nr/lanes loads, `height` broadcasts and an FMA for
+    each accumulator."""
+    b = routine_builder(f"micro.{height}x{params.nr}", isa, MICRO)
+    vectors, terms, nr = params.nr // isa.lanes, params.terms, params.nr
+    with b.loop(0, height, 1, b.arg("coming"), name="coming") as row:
+        for disp in range(0, 4 * nr, LINE):
+            b.emit(K.PREFETCH, row.phis[0], b.int(0), imm=Mem(1, disp))
+        row.yields(row.phis[0] + b.arg("coming_pitch"))
+    sums = [b.load(base, index, scale, 4 * isa.lanes * v)
+            for base, (index, scale) in _rows(b, "source", height) for v in range(vectors)]
+    a = b.arg("a")
+    with b.loop(a, a + b.arg("depth") * (4 * height), 4 * height * terms, b.arg("b"), *sums,
+                name="k") as loop:
+        line, *acc = loop.phis
+        for term in range(terms):
+            acc = _term(b, (loop.iv, 4 * height * term), (line, 4 * nr * term), acc, vectors)
+        loop.yields(line + 4 * nr * terms, *acc)
+    results = iter(loop.results[1:])
+    for base, (index, scale) in _rows(b, "target", height):
+        for v in range(vectors):
+            b.store(base, index, next(results), scale, 4 * isa.lanes * v)
+    return b.build(Affine.const(1), 1, "call")
+
+
+def _rows(b: KernelBuilder, name: str, height: int) -> list[tuple[Value, tuple[Value, int]]]:
+    """(base, (index, scale)) of every row."""
+    pitch, base, rows = b.arg(f"{name}_pitch"), b.arg(name), []
+    offsets = multiples(b, pitch)
+    for row in range(height):
+        base = base + pitch * 4 if row and row % 4 == 0 else base
+        rows.append((base, offsets[row % 4]))
+    return rows
+
+
+def _term(b: KernelBuilder, a: tuple[Value, int], line: tuple[Value, int], acc: list[Value],
+          vectors: int) -> list[Value]:
+    """acc[row, column] += a[row] * b[column]; both are base and displacement."""
+    zero, out = b.int(0), []
+    right = [b.load(line[0], zero, disp=line[1] + 4 * b.lanes * v) for v in range(vectors)]
+    for row in range(len(acc) // vectors):
+        left = b.broadcast(a[0], zero, disp=a[1] + 4 * row)
+        out += [b.emit(K.VFMA, left, value, acc[row * vectors + v])
+                for v, value in enumerate(right)]
+    return out

@@ -1,0 +1,62 @@
+"""What the routines of a matrix product tell each other: blocks of 8-byte slots in scratch.
+
+    product kernel  --WORK-->  driver (gemm.packed, gemv.stream)  --PACK, MICRO-->  pack, micro-kernel
+                                                                  --TILE-->  epilogue
+
+A driver knows neither the trace nor the types: it is compiled once for every product of a process.
+The epilogue is called with the arguments of the product kernel, and finds its tile in `scratch`.
+Strides are in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .isa.base import Isa
+from .kernel import K, KernelBuilder, KParam, Mem, Routine, Value
+
+# operands from line 0 and depth 0 on, sizes, where C[0, 0] lies and whether sums may be stored
+# there as they are; args and tile are for the epilogue
+WORK = ("a", "a_line", "a_depth", "b", "b_line", "b_depth", "m", "n", "k", "c", "c_line", "c_size",
+        "direct", "args", "tile", "epilogue", "pack_a", "pack_b")
+# rows of finished sums, `pitch` apart, and which part of C they are; then the batch binders
+TILE = ("sums", "pitch", "row", "rows", "column", "columns")
+PACK = ("source", "line", "depth_step", "lines", "exist", "depth", "target", "width", "spare")
+MICRO = ("a", "b", "depth", "source", "source_pitch", "target", "target_pitch", "coming",
+         "coming_pitch")
+
+BLOCKS = {"work": len(WORK), "pack": len(PACK), "micro": len(MICRO), "tile": len(TILE) + 8}
+HEAD = 64 * sum(-(-slots // 8) for slots in BLOCKS.values())  # bytes at the start of scratch
+Slots = Mapping[str, Value]
+
+
+def block(b: KernelBuilder, name: str) -> Value:
+    """The address of a block of slots; each starts a line of cache."""
+    before = list(BLOCKS.values())[: list(BLOCKS).index(name)]
+    return b.emit(K.SCRATCH) + 64 * sum(-(-slots // 8) for slots in before)
+
+
+def routine_builder(name: str, isa: Isa, slots: tuple[str, ...]) -> KernelBuilder:
+    """A builder whose params are slots of a block."""
+    return KernelBuilder(name, isa.lanes, tuple(KParam(slot, "i64") for slot in slots))
+
+
+def call(b: KernelBuilder, routine: Routine | Value, name: str, names: tuple[str, ...],
+         slots: Slots) -> None:
+    """Fill the block and call."""
+    at = block(b, name)
+    b.fill(at, names, slots)
+    b.call(b.code(routine) if isinstance(routine, Routine) else routine, at)
+
+
+def finished(b: KernelBuilder, tile: Slots) -> None:
+    """In a driver: hand a tile of finished sums to the epilogue."""
+    at = b.arg("tile")
+    b.fill(at, TILE, tile)
+    zero = b.int(0)
+    b.emit(K.CALL, b.arg("epilogue"), b.arg("args"), zero, zero, at)
+
+
+def tile_slot(b: KernelBuilder, number: int) -> Value:
+    """In an epilogue: a slot of its tile."""
+    return b.emit(K.ILOAD, b.emit(K.SCRATCH), b.int(0), imm=Mem(1, 8 * number))
