@@ -20,7 +20,8 @@ FUNCTIONS = (
     "index_square index_table index_gather index_scatter state_prefix_sum state_swap state_global "
     "sum_compensated sum_until_negative data_argmax data_store data_bits data_from_counter "
     "address_aligned address_overlap address_const call_pointer count_positive quantised "
-    "other_tail recursive part_cleared"
+    "other_tail recursive part_cleared size_low_byte size_wraps size_logarithm element_row "
+    "index_clamped index_weights state_in_place sum_causal index_from_float"
 ).split()
 
 
@@ -33,15 +34,16 @@ def version():
 @pytest.mark.skipif(version() != "12", reason=f"listings are those of gcc 12; here: {version()}")
 def test_errors(tmp_path, request):
     path = tmp_path / "rejected.so"
-    command = ["gcc", "-O1", *FLAGS, "-fPIC", "-shared", *map(str, SOURCES), "-o", str(path), "-lm"]
+    command = ["gcc", "-g", "-O1", *FLAGS, "-fPIC", "-shared", *map(str, SOURCES), "-o", str(path), "-lm"]
     subprocess.run(command, check=True)
     rows = {p.id: p.values[0] for p in declared("reject")}
     names = [n for n in FUNCTIONS if n in rows]
-    assert len(names) >= 20
+    assert len(names) >= 30
     pages = []
     for name in names:
         with pytest.raises(LiftError) as caught:
             lift(path, rows[name], verify=False)
+        assert "\n  expected: " in str(caught.value) and "\n  change: " in str(caught.value), name
         pages.append(re.sub(r"\b[0-9a-f]{4,16}h?\b", "ADDR", str(caught.value), flags=re.I))
     text = "\n\n".join(pages) + "\n"
     if request.config.getoption("--update-golden"):

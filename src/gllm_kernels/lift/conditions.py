@@ -24,6 +24,7 @@ EQUALITY = {("b", 1): "e", ("ae", 1): "ne", ("be", 0): "e", ("a", 0): "ne"}
 AFTER_LOGIC = {"be": "e", "a": "ne"}
 AFTER_RESULT = ("e", "ne", "s", "ns")
 MOST_PERIOD = 16
+COUNTERS = "ijkpqrstuvw"  # names of the loops around a place in messages, the outermost first
 # bit 0 of a constant joined with a truth value
 TRUTH_WITH = {
     ("and", 1): lambda nodes, x: x, ("xor", 1): lambda nodes, x: nodes.not_(x),
@@ -45,7 +46,7 @@ class Chosen:
 
 CHOSEN = Chosen(
     "an integer that data chose",
-    "a result that is a position (argmax, search) is opaque, not a trace",
+    "return values, not positions or counts: find a position with gk.argmax or numpy; count with a float",
 )
 OVERLAP = (
     "arguments do not overlap and may lie anywhere",
@@ -158,11 +159,32 @@ class Conditions:
             parts.append(sign.get(coef, f"{coef}*{names}" if mono else str(coef)))
         return " + ".join(parts).replace("+ -", "- ") or "0"
 
+    def compared(self, d: v.Poly) -> str:
+        """d compared with 0, as its author wrote it: what is added with what is taken away."""
+        sides: list[dict] = [{}, {}]
+        for mono, coef in d.terms.items():
+            sides[coef < 0][mono] = abs(coef)
+        left, right = (self.text(v.Poly(side, 0)) if side else "0" for side in sides)
+        return f"{left} compared with {right}"
+
+    def known(self) -> str:
+        """The C-level view of a run: the sizes, and the loops around this place, outermost first."""
+        sizes = []
+        for number, argument in self.names.items():
+            period, rest = self.periods.get(number, (1, 0))
+            if argument.kind == "dim":
+                sizes.append(f"{argument.name} = {period * self.atoms[number] + rest}")
+        loops = [f"{name} = {frame.round}" for name, frame in zip(COUNTERS, self.frames, strict=False)]
+        around = f"inside the loops over {', '.join(loops)}" if loops else "outside of loops"
+        return f"{', '.join(sizes) or 'no sizes'}; {around}"
+
     def _name(self, number: int) -> str:
         if number >= v.OPAQUE:
             return f"({self.opaques[number - v.OPAQUE][0]})"
         if number >= v.COUNTER:
-            return f"i{v.loop_of(number)}"
+            loops = [frame.loop for frame in self.frames]
+            loop = v.loop_of(number)
+            return COUNTERS[loops.index(loop)] if loop in loops[: len(COUNTERS)] else f"i{loop}"
         period = self.periods.get(number, (1, 0))[0]
         name = self.names[number].name
         return f"({name}/{period})" if period > 1 else name
@@ -294,7 +316,7 @@ class Conditions:
             counters = [x for x in mono if x >= v.COUNTER]
             for x in counters:
                 if x >= v.OPAQUE:
-                    raise Refusal(f"{use} uses {self._name(x)}", "polynomials of the counters")
+                    raise Refusal(f"{use} uses {self._name(x)}")
                 coef *= v.round_of(x)
             if len(counters) > 1:
                 raise Refusal(f"{use} uses a product of loop counters: {self.text(a)}")
@@ -410,7 +432,8 @@ class Conditions:
             raise Refusal(
                 f"a condition on {self._name(number)}",
                 "conditions on sums and products of dimensions",
-                "the code that runs must not depend on remainders, masks or uneven counters",
+                "test no remainders (n % 2), masks or alignments: let every size and address run the same "
+                "loop, whose counter steps evenly",
                 at=at,
             )
         if not v.fits(a, width):
@@ -425,7 +448,7 @@ class Conditions:
         if low is not None and low >= 0:
             return a
         if v.has_pointer(a):
-            raise Refusal(f"the code that runs depends on an address: {self.text(a)}", *OVERLAP, at=at)
+            raise Refusal(f"the code that runs depends on an address: {self.compared(a)}", *OVERLAP, at=at)
         if v.has_counter(a):
             raise Refusal(
                 f"unsigned comparison of {self.text(a)}, which may be negative",
@@ -445,7 +468,7 @@ class Conditions:
             return outcome
         if v.has_pointer(d):
             raise Refusal(
-                f"the code that runs depends on an address: {self.text(d)}", *OVERLAP,
+                f"the code that runs depends on an address: {self.compared(d)}", *OVERLAP,
                 at=at,
             )
         if not feasible(d, relation):
@@ -466,15 +489,16 @@ class Conditions:
         frame = self.frames[-1] if self.frames else None
         if block is None or frame is None or block.leaves != frame.loop:
             raise Refusal(
-                f"a branch on a loop counter: {self.text(d)} compared with 0",
+                f"a branch on a loop counter: {self.compared(d)}",
                 "every element computed by the same formula",
-                "an exception for some elements cannot be index notation; split the function",
+                "treat the exception outside, in numpy or in a second function on a slice; a choice that "
+                "depends on the data may stay: x[i] > 0 ? a : b",
                 at=at,
             )
         others = v.loops_of(d) - {frame.loop}
         if others or any(sum(x >= v.COUNTER for x in m) > 1 for m in d.terms):
             raise Refusal(
-                f"the length of a loop depends on an outer counter: {self.text(d)}",
+                f"the length of a loop depends on an outer counter: {self.compared(d)}",
                 "rectangular loops",
                 at=at,
             )

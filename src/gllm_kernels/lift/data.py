@@ -94,7 +94,7 @@ def as_whole(nodes: Nodes, a: v.Int | Node | Whole) -> Whole:
     raise Refusal(
         "integer arithmetic on data together with a size, a counter or the bits of a float",
         "floats in xmm registers; integer data of at most 24 bits",
-        "a gather computes addresses from data: register it as opaque",
+        "gather rows with gk.gather or numpy, and pass the gathered array",
     )
 
 

@@ -24,6 +24,7 @@ from ..errors import LiftError
 from ..scalar.loader import UNREADABLE
 from ..trace.interp import libm
 from .calls import BULK, MATHS
+from .lines import source_line
 
 BASE = 0x1000  # where the sections of a relocatable object are laid out
 EXTERNAL = 0x4000_0000  # within reach of a 32-bit displacement from BASE
@@ -58,6 +59,8 @@ class Image:
     slots: dict[int, str] = field(default_factory=dict)  # GOT slot -> external function
     patched: set[int] = field(default_factory=set)  # addresses that hold a relocated value
     relocatable: bool = False  # an object file, which the system's loader does not load
+    path: Path | None = None  # the file, which may have line numbers
+    origin: int = 0  # where its code lies here, less where the file says
 
     def read(self, address: int, size: int) -> bytes:
         """Up to `size` bytes at `address`; fewer at the end of a region, none outside."""
@@ -75,6 +78,10 @@ class Image:
                 touched = any(a in self.patched for a in range(address - 7, address + size))
                 return None if touched else bytes(region.data[offset : offset + size])
         return None
+
+    def line(self, address: int) -> str:
+        """The line of the source that the instruction at `address` came from; "" if unknown."""
+        return source_line(self.path, address - self.origin) if self.path else ""
 
     def callee(self, address: int) -> str | None:
         """The external function at `address`, or behind the jump through a slot that is there."""
@@ -120,7 +127,9 @@ def open_object(path: str | Path) -> Image:
     try:
         elf = ELFFile(BytesIO(Path(path).read_bytes()))
         if elf["e_machine"] == "EM_X86_64" and elf.elfclass == 64:
-            return _relocatable(elf) if elf["e_type"] == "ET_REL" else _shared(elf)
+            image = _relocatable(elf) if elf["e_type"] == "ET_REL" else _shared(elf)
+            image.path = Path(path)
+            return image
     except OSError as failure:
         raise LiftError(f"{path}: cannot be read: {failure.strerror}") from failure
     except UNREADABLE as failure:
@@ -141,6 +150,7 @@ def _relocatable(elf: ELFFile) -> Image:
         if section["sh_flags"] & ALLOC and section["sh_size"]:
             place = -(-place // 64) * 64
             starts[number] = place
+            image.origin = image.origin or (place if section.name == ".text" else 0)
             relro = section.name.startswith(".data.rel.ro")
             fixed = relro or not section["sh_flags"] & WRITE
             image.regions.append(Region(place, bytearray(section.data()), fixed))

@@ -61,8 +61,10 @@ class Machine(Loops):
             at = self._execute(block)
             self.steps += len(block.instructions)
             if self.steps > self.limit_steps:
-                what = f"more than {self.limit_steps} instructions: a loop that does not end"
-                raise Refusal(what, "loops over dimensions", at=block.start)
+                raise Refusal(
+                    f"more than {self.limit_steps} instructions: a loop that does not end",
+                    at=block.start,
+                )
         return at
 
     def _execute(self, block: Block) -> int:
@@ -76,13 +78,15 @@ class Machine(Loops):
             refusal = Refusal(
                 "integer arithmetic on data, or on a value that is not known",
                 "floats stay in xmm registers; integers are dimensions, counters and addresses",
-                "an address or a position that depends on data is opaque, not a trace",
+                "gather and scatter with gk.gather or numpy, and pass the gathered array; bits of a float "
+                "have no arithmetic here",
             )
         except Refusal as caught:
             refusal = caught
         if refusal.at is None:
             refusal.at = block.instructions[done].ip
         refusal.registers = refusal.registers or self.registers()
+        refusal.known = refusal.known or self.known()
         raise refusal
 
     def inline(self, address: int, at: int) -> None:
@@ -120,7 +124,7 @@ class Machine(Loops):
             raise Refusal(
                 "a loop that ends on a condition on data",
                 "loops over dimensions only",
-                "an early exit cannot be index notation; register the function as opaque",
+                "run the loop to its end and choose with ?: inside it",
             )
         before = self._snapshot()
         self.depth += 1

@@ -1,21 +1,24 @@
 """What a refused function looks like to the one who wrote it.
 
-scalar_first: branch on a loop counter: i0 == 0
+scalar_first: a branch on a loop counter: i compared with 0
+  source: first.c:4:  out[i] = i == 0 ? 0.0f : x[i];
   expected: every element computed by the same formula
   change: split the function, or compute the condition from data
        1164:  test rax, rax
   ->   1167:  je 1180h
               ^^^^^^^^
        1169:  movss xmm0, [rdi+rax*4]
-  registers: rdi = x, rax = 4*i0, ...
+  registers: rdi = x, rax = 4*i, ...
+  known: n = 5 in this run; i counts the loop around this place, now in round 0
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import LiftError
+from .remedies import remedy
 
 BEFORE, AFTER = 3, 3
 SCALAR = (
@@ -35,22 +38,26 @@ class Refusal(Exception):
     change: str = ""
     at: int | None = None
     registers: str = ""
+    known: str = ""
 
     def __str__(self) -> str:
         return self.what
 
 
-def lift_error(name: str, refusal: Refusal, listing: Mapping[int, str]) -> LiftError:
-    """The error with the lines around the instruction and a caret below it."""
-    lines = [f"{name}: {refusal.what}"]
-    if refusal.expected:
-        lines.append(f"  expected: {refusal.expected}")
-    if refusal.change:
-        lines.append(f"  change: {refusal.change}")
+def lift_error(
+    name: str, refusal: Refusal, listing: Mapping[int, str], line: Callable[[int], str]
+) -> LiftError:
+    """The error with the line of the source, those around the instruction and a caret below it."""
+    expected, change = remedy(refusal.what)
+    source = line(refusal.at) if refusal.at in listing else ""
+    rows = {
+        "source": source, "expected": refusal.expected or expected,
+        "change": refusal.change or change,
+    }  # fmt: skip
+    lines = [f"{name}: {refusal.what}", *(f"  {k}: {text}" for k, text in rows.items() if text)]
     lines += _excerpt(refusal.at, listing)
-    if refusal.registers:
-        lines.append(f"  registers: {refusal.registers}")
-    return LiftError("\n".join(lines))
+    rows = {"registers": refusal.registers, "known": refusal.known}
+    return LiftError("\n".join([*lines, *(f"  {k}: {text}" for k, text in rows.items() if text)]))
 
 
 def _excerpt(at: int | None, listing: Mapping[int, str]) -> Sequence[str]:

@@ -12,6 +12,7 @@ from math import prod
 
 from ..trace.affine import Affine
 from ..trace.ir import INDICES, REDUCERS, Op, OpTrace, TraceOp
+from ..trace.render import render
 from ..trace.spec import free_symbols
 from . import value as v
 from .engine import Lifted
@@ -153,12 +154,18 @@ def compare(
         if wanted[1] != index and key not in blocks:
             raise Refusal(f"{where}: {name} lies at another polynomial of the sizes")
         if nodes.unordered(wanted[2]) is not nodes.unordered(node):
-            raise Refusal(f"{where}: {name} is computed by another formula than at other sizes")
-    _compare_results(expander.result(), lifted.result, nodes, where)
+            raise Refusal(f"{where}: {name} is computed by another formula than at other sizes, "
+                          f"which is: {_formula(trace)}")
+    if not _same_results(expander.result(), lifted.result, nodes):
+        raise Refusal(f"{where}: the result is computed by another formula than at other sizes, "
+                      f"which is: {_formula(trace)}")
 
 
-def _compare_results(wanted: Node | None, got: Node | None, nodes: Nodes, where: str) -> None:
-    if wanted is None and got is None:
-        return
-    if wanted is None or got is None or nodes.unordered(wanted) is not nodes.unordered(got):
-        raise Refusal(f"{where}: the result is computed by another formula than at other sizes")
+def _same_results(wanted: Node | None, got: Node | None, nodes: Nodes) -> bool:
+    if wanted is None or got is None:
+        return wanted is got
+    return nodes.unordered(wanted) is nodes.unordered(got)
+
+
+def _formula(trace: OpTrace) -> str:
+    return "; ".join(line.strip() for line in render(trace).splitlines()[1:])

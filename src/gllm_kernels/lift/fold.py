@@ -64,7 +64,8 @@ def templates(lifted: Lifted, signature: Signature, sizes: dict[str, int]) -> It
     if signature.result != "void" and signature.result not in REALS:
         raise Refusal(
             f"the function returns {signature.result}: a position is not an element of a trace",
-            change="register it as opaque",
+            "a float or double result, or none",
+            "return the value itself, and find its position with numpy",
         )
     if not outputs and lifted.result is None:
         raise Refusal("the function writes nothing", "a store to an array or a float result")

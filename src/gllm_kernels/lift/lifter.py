@@ -69,7 +69,7 @@ def analyse(subject: Subject) -> tuple[OpTrace, Acceptance]:
         return accept(program, subject.image, subject.signature)
     except Refusal as refusal:
         listing = program.listing() if program else {}
-        raise lift_error(subject.signature.symbol, refusal, listing) from None
+        raise lift_error(subject.signature.symbol, refusal, listing, subject.image.line) from None
 
 
 def compiled(subject: Subject) -> Program:

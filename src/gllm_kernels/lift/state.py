@@ -176,7 +176,10 @@ class State(Conditions):
             "f32": "holds a float, read as a double or as two floats",
             "f64": "holds a double, read as a float",
         }
-        raise Refusal(f"{where} {held[value.kind]}")
+        raise Refusal(
+            f"{where} {held[value.kind]}", "each variable used as what it is",
+            "convert with casts; no unions, no pointer casts",
+        )  # fmt: skip
 
     def write64(self, number: int, value: object) -> None:
         self.r[number] = v.signed(value, 64) if value.__class__ is int else value

@@ -23,7 +23,7 @@ from ..trace.render import render
 from .op import Op
 
 # loops must survive, nothing may be vectorised, no product may be contracted, NaN must count
-C_FLAGS = ("-O1", "-fno-tree-vectorize", "-ffp-contract=off", "-fPIC", "-shared")
+C_FLAGS = ("-g", "-O1", "-fno-tree-vectorize", "-ffp-contract=off", "-fPIC", "-shared")
 
 _alive: list[object] = []  # libraries and code memory behind registered operators
 
