@@ -40,7 +40,7 @@ def test_operator_lifts_and_equals_the_function(op):
 
 @pytest.mark.parametrize("op", [op for op in CATALOG if op.opaque], ids=lambda op: op.name)
 def test_an_opaque_operator_is_refused(op):
-    with pytest.raises(LiftError, match="opaque"):
+    with pytest.raises(LiftError, match="with gk.gather or numpy|with gk.argmax or numpy"):
         lift(CATALOG_OBJECT, op.declaration)
 
 

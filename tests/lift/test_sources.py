@@ -153,7 +153,7 @@ def test_the_error_shows_the_instruction_registers_and_remedy():
         lift(CATALOG_OBJECT, CATALOG.lookup("argmax").declaration)
     text = str(caught.value)
     assert text.startswith("scalar_argmax: rdx holds an integer that data chose\n")
-    assert "change: a result that is a position (argmax, search) is opaque" in text
+    assert "change: return values, not positions or counts" in text
     assert "registers: rax = " in text
     arrow = next(k for k, line in enumerate(text.splitlines()) if "->" in line)
     assert "cmova" in text.splitlines()[arrow]
