@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-from ..errors import UnsupportedOpError
 from ..lift.signature import Signature, parse
 from ..lift.store import stored_trace
 from ..scalar.catalog import CATALOG, ScalarOp
@@ -22,13 +21,7 @@ def operator_named(name: str) -> Operator:
 
 
 def register_operator(operator: Operator) -> Operator:
-    """Make an operator known by its name; the latest registration of a name wins.
-
-    The names of the catalogue stay what they are: models and graphs refer to them.
-    """
-    if operator.name in CATALOG:
-        raise UnsupportedOpError(f"{operator.name!r} is an operator of the catalogue; give your function "
-                                 "another name")
+    """Make an operator known by its name; the latest registration of a name wins."""
     _registered[operator.name] = operator
     return operator
 

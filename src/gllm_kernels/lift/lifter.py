@@ -21,6 +21,7 @@ from ..trace.ir import OpTrace
 from ..trace.pattern import pattern_of
 from ..trace.shapes import param_shape
 from .accept import Acceptance, accept, base_sizes
+from .data import ELEMENTS
 from .elf import Image, live_image, open_object, raw_image
 from .engine import execute
 from .error import Refusal, lift_error
@@ -88,6 +89,10 @@ def check_natively(subject: Subject, trace: OpTrace) -> int:
 def subject_of(source: Source, signature: Signature) -> Subject:
     """Find the function in any kind of source."""
     symbol = signature.symbol
+    for arg in signature.of_kind("pointer"):
+        if arg.ctype not in ELEMENTS:
+            raise LiftError(f"{symbol}: {arg.name} is an array of {arg.ctype}; arrays here are of "
+                            f"{', '.join(ELEMENTS)}, and a half is a uint16_t")
     if isinstance(source, bytes | bytearray):
         code = bytes(source)
         return Subject(raw_image(code), raw_image(code).symbols[""], signature, _placed(code))

@@ -24,7 +24,7 @@ REMEDIES: tuple[tuple[str, str, str], ...] = (
     (r".*elements written do not lie at even distances", "out[i*n + j] for all i < m, j < n", ONE_LOOP),
     (r".*by another formula than at other sizes", "one formula for all sizes, with terms in order",
      "let every size run the same loop: no threshold on a size, no accumulator beside the sum, no "
-     "other treatment of the rest of a division"),
+     "other treatment of the rest of a division; check the return type in the declaration"),
     (r".*elements are written, the formula", "one formula for all sizes",
      "write every element once, at every size"),
     (r".*lies at another polynomial of the sizes", INDEX, ONE_LOOP),

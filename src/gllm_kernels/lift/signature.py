@@ -17,13 +17,15 @@ from ..errors import LiftError
 INTEGERS = {
     "size_t": 64, "ptrdiff_t": 64, "int64_t": 64, "uint64_t": 64, "long": 64,
     "unsigned long": 64, "int": 32, "int32_t": 32, "uint32_t": 32, "unsigned": 32,
-    "unsigned int": 32,
+    "unsigned int": 32, "long long": 64, "unsigned long long": 64, "ssize_t": 64,
 }  # fmt: skip
 RESULTS = ("void", "float", "double", *INTEGERS)
 DECLARATION = re.compile(
-    r"\s*(?P<result>[\w\s]+?)\s+(?P<name>\w+)\s*\((?P<args>.*)\)\s*;?\s*", re.DOTALL
+    r"\s*(?P<result>[\w\s]+?)\s+(?P<name>\w+)\s*\((?P<args>[^{]*)\)\s*(?:;|\{.*)?\s*", re.DOTALL
 )
+STORAGE = re.compile(r'\b(?:extern\s*"C"|extern|static|inline|__inline)(?=\s)')
 ARGUMENT = re.compile(r"(?P<type>[\w\s]+?)\s*(?P<star>\*?)\s*(?P<name>\w+)")
+ARRAY = re.compile(r"(\w+)\s*\[\w*\]\s*$")  # x[] and x[8] are pointers
 QUALIFIERS = ("restrict", "__restrict", "__restrict__", "volatile")
 PREFIX = "scalar_"
 
@@ -68,7 +70,8 @@ class Signature:
 
 def parse(declaration: str) -> Signature:
     """The signature, or a LiftError that shows the part that is not understood."""
-    match = DECLARATION.fullmatch(declaration) if isinstance(declaration, str) else None
+    plain = STORAGE.sub("", declaration) if isinstance(declaration, str) else ""
+    match = DECLARATION.fullmatch(plain)
     if match is None:
         raise LiftError(
             f"not a C function declaration: {declaration!r}; write it as in "
@@ -86,7 +89,10 @@ def parse(declaration: str) -> Signature:
 
 
 def _argument(function: str, text: str) -> Argument:
-    words = [w for w in text.replace("*", " * ").split() if w not in QUALIFIERS]
+    spelled = ARRAY.sub(r"* \1", text)
+    words = [w for w in spelled.replace("*", " * ").split() if w not in QUALIFIERS]
+    if words[1:2] == ["const"]:  # `float const *x` is `const float *x`
+        words[:2] = reversed(words[:2])
     const = words[:1] == ["const"]
     match = ARGUMENT.fullmatch(" ".join(words[const:]))
     ctype = match["type"].strip() if match else ""

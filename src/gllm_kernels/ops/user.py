@@ -15,11 +15,14 @@ from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
 
-from ..errors import CompileError, LiftError, ShapeError
+from ..errors import CompileError, LiftError, ShapeError, UnsupportedOpError
 from ..graph.registry import register_operator, traced_operator
-from ..lift.signature import parse
-from ..scalar.catalog import ScalarOp
+from ..lift.signature import Signature, parse
+from ..scalar.catalog import CATALOG, ScalarOp
+from ..trace.ir import OpTrace
+from ..trace.ir import Op as T
 from ..trace.render import render
+from ..trace.spec import immediate_symbols
 from .op import Op
 
 # loops must survive, nothing may be vectorised, no product may be contracted, NaN must count
@@ -37,12 +40,40 @@ def register(source: object, declaration: str, **defaults: float) -> Op:
     from ..lift.lifter import lift, subject_of
 
     signature = parse(declaration)
+    check_names(signature)
     trace = lift(source, declaration)
+    check_used(trace)
     address, owner = subject_of(source, signature).address()
     _alive.append(owner)
     formula = render(trace).splitlines()[1].strip()
     row = ScalarOp(signature.name, str(signature), formula, defaults=tuple(defaults.items()))
     return Op(register_operator(traced_operator(row, trace, address)))
+
+
+def check_names(signature: Signature) -> None:
+    """Names that a call could not tell apart."""
+    if signature.name in CATALOG:
+        raise UnsupportedOpError(
+            f"{signature.name!r} is an operator of the catalogue; give your function another name"
+        )
+    for arg in signature.arguments:
+        if arg.name == "out" and (arg.kind != "pointer" or arg.const):
+            raise LiftError(f"{signature.symbol}: only an output may be called out, which is where a call "
+                            "says where its result goes; give the argument another name")
+
+
+def check_used(trace: OpTrace) -> None:
+    """Every argument takes part: a call derives sizes from arrays, and an array from its uses."""
+    used = {n.imm for n in trace.body if n.op is T.SCALAR} | {s.param for s in trace.stores}
+    used |= {n.imm[0] for n in trace.body if n.op is T.LOAD}
+    used = used.union(*map(immediate_symbols, trace.body), *(s.index.symbols for s in trace.stores),
+                      *(e.symbols for s in trace.stores for _, e in s.domain))  # fmt: skip
+    unused = [p.name for p in trace.params if p.name not in used]
+    if unused:
+        raise LiftError(
+            f"{trace.name}: the function does not use {', '.join(unused)}; check the declaration against "
+            "the C, and leave out arguments without a use"
+        )
 
 
 def compile_c(text: str, declaration: str) -> Op:
@@ -57,6 +88,8 @@ def compile_c(text: str, declaration: str) -> Op:
                               capture_output=True, text=True)
         if done.returncode:
             raise CompileError(f"{compiler[0]} refused the source:\n{done.stderr.strip()}")
+        if not library.exists():
+            raise CompileError(f"{' '.join(compiler)} compiled nothing; set CC to a C compiler")
         return register(library, declaration)
 
 
