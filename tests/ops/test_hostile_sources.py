@@ -92,6 +92,16 @@ def test_declarations_as_they_stand_in_sources(folder, declaration):
     np.testing.assert_array_equal(got, [1, 2, 3])
 
 
+def test_defaults_are_of_scalars():
+    text = C + "void grow(float *x, float by, size_t n) { for (size_t i = 0; i < n; i++) x[i] *= by; }"
+    declaration = "void grow(float *x, float by, size_t n)"
+    op = gk.compile_c(text, declaration, by=3)
+    np.testing.assert_array_equal(op(np.ones(2, np.float32)), [3, 3])
+    for wrong in ({"bye": 3}, {"n": 3}, {"by": "3"}):
+        with pytest.raises(gk.LiftError, match="scalars that may have a number as their default are: by"):
+            gk.compile_c(text, declaration, **wrong)
+
+
 def test_names_of_the_catalogue_are_taken_and_ones_own_may_be_registered_again(folder):
     with pytest.raises(gk.UnsupportedOpError, match="'silu' is an operator of the catalogue; give"):
         gk.register(folder / "a.so", "void silu" + ARGUMENTS)

@@ -34,13 +34,14 @@ _alive: list[object] = []  # libraries and code memory behind registered operato
 def register(source: object, declaration: str, **defaults: float) -> Op:
     """Lift and verify a function; the operator is known by its C name from then on.
 
-    `source` is the path of a .so or .o, a ctypes function, or machine code as bytes. LiftError
-    when the function cannot be expressed as a trace.
+    `source` is the path of a .so or .o, a ctypes function, a numba cfunc, machine code as bytes,
+    or (bytes, their address); `defaults` are of scalars: eps=1e-5. LiftError when the function
+    cannot be expressed as a trace.
     """
     from ..lift.lifter import lift, subject_of
 
     signature = parse(declaration)
-    check_names(signature)
+    check_names(signature, defaults)
     trace = lift(source, declaration)
     check_used(trace)
     address, owner = subject_of(source, signature).address()
@@ -50,8 +51,13 @@ def register(source: object, declaration: str, **defaults: float) -> Op:
     return Op(register_operator(traced_operator(row, trace, address)))
 
 
-def check_names(signature: Signature) -> None:
-    """Names that a call could not tell apart."""
+def check_names(signature: Signature, defaults: dict[str, float]) -> None:
+    """Names that a call could not tell apart, and defaults of what is no scalar."""
+    scalars = [a.name for a in signature.of_kind("scalar")]
+    for name, value in defaults.items():
+        if name not in scalars or not isinstance(value, int | float):
+            raise LiftError(f"{signature.symbol}: default {name}={value!r}; scalars that may have a number "
+                            f"as their default are: {', '.join(scalars) or 'none'}")
     if signature.name in CATALOG:
         raise UnsupportedOpError(
             f"{signature.name!r} is an operator of the catalogue; give your function another name"
@@ -76,7 +82,7 @@ def check_used(trace: OpTrace) -> None:
         )
 
 
-def compile_c(text: str, declaration: str) -> Op:
+def compile_c(text: str, declaration: str, **defaults: float) -> Op:
     """Compile C text with the compiler in $CC, or cc, gcc, clang, and register the function."""
     parse(declaration)  # what is wrong with it is said before the compiler has its say
     written = source_bytes(text)
@@ -90,7 +96,7 @@ def compile_c(text: str, declaration: str) -> Op:
             raise CompileError(f"{compiler[0]} refused the source:\n{done.stderr.strip()}")
         if not library.exists():
             raise CompileError(f"{' '.join(compiler)} compiled nothing; set CC to a C compiler")
-        return register(library, declaration)
+        return register(library, declaration, **defaults)
 
 
 def operator(source: FunctionType | str) -> Op | Callable[[FunctionType], Op]:
