@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import islice, product
 
 from iced_x86 import OpKind
@@ -19,6 +20,7 @@ from ..trace.ir import Op, OpTrace
 from ..trace.simplify import canonical
 from ..trace.spec import check
 from . import value as v
+from .cells import Path, Sizes, Test, find, impossible
 from .conditions import Condition
 from .elf import Image
 from .engine import Lifted, execute
@@ -37,7 +39,16 @@ ORDINARY = (0, 1, 2, 4, 8, 16)  # immediates that every loop over floats has
 FAR = 300  # the largest size that is sampled
 MOST_LIFTS, MOST_CLASSES = 600, 64
 CANDIDATES = 8
-Sizes = tuple[int, ...]
+Cell = tuple[Sizes, tuple[int, ...]]  # remainders of the sizes, numbers of the tests of the path
+
+
+@dataclass
+class Group:
+    """Runs of the same blocks, by sizes that differ in how often loops run only."""
+
+    lifted: Lifted
+    cells: dict[Cell, None] = field(default_factory=dict)
+    runs: list[Sizes] = field(default_factory=list)
 
 
 @dataclass
@@ -51,9 +62,15 @@ class Acceptance:
     learned: dict = field(default_factory=dict)  # by class of remainders
     done: dict[Sizes, Lifted] = field(default_factory=dict)
     pending: list[Sizes] = field(default_factory=list)
-    outcomes: dict[tuple, set[bool]] = field(default_factory=dict)
+    tests: dict[tuple[Sizes, Test], int] = field(default_factory=dict)  # numbers, see `_number`
+    asked: list[tuple[Test, Condition]] = field(default_factory=list)
+    cells: set[Cell] = field(default_factory=set)
+    untied: list[Cell] = field(default_factory=list)  # their branches are not looked at yet
+    taken: set[Cell] = field(default_factory=set)  # every beginning of a path
+    wanted: set[Cell] = field(default_factory=set)  # beginnings that sizes were found for
+    groups: dict[tuple, Group] = field(default_factory=dict)
     exits: dict[tuple[int, int], set[bool]] = field(default_factory=dict)
-    edges: dict[str, set[int]] = field(default_factory=dict)
+    lengths: set[v.Int] = field(default_factory=set)  # of loops at the first two tuples of sizes
     limit: int = 1 << 31
 
     @property
@@ -88,19 +105,35 @@ class Acceptance:
         return lifted, nodes
 
     def collect(self, sizes: Sizes, lifted: Lifted) -> None:
-        """Take over conditions and exits; add the sizes that they ask for."""
+        """Take over the path and the exits; add the sizes around every threshold."""
         for place, outcomes in lifted.conditions.exits.items():
             self.exits.setdefault(place, set()).update(outcomes)
-        for condition in lifted.conditions.recorded:
-            key = condition.at, condition.poly, condition.relation, self.rest(sizes)
-            if key not in self.outcomes:
-                self.outcomes[key] = set()
-                self._sample(condition, sizes)
-            self.outcomes[key].add(condition.outcome)
+        rest, path, fixed = self.rest(sizes), {}, []
+        for condition, outcome in lifted.conditions.recorded.items():
+            number = self._number(condition, sizes) + (not outcome)
+            path[number] = None
+            if not condition.jump:
+                fixed.append(number)
+        cell = rest, tuple(path)
+        if cell not in self.cells:
+            self.cells.add(cell)
+            self.untied.append(cell)
+            self.taken.update((rest, cell[1][:k]) for k in range(len(path) + 1))
+        if lifted.memory or lifted.result:
+            key = rest, frozenset(lifted.conditions.visited), tuple(fixed)
+            group = self.groups.setdefault(key, Group(lifted))
+            group.cells[cell] = None
+            group.runs.append(sizes)
 
-        if lifted.conditions.blocks:  # of a length that only samples can tell: take more
-            for others in (FIRST, SECOND):
-                self.push(tuple(o if s else 0 for s, o in zip(sizes, others, strict=False)))
+    def _number(self, condition: Condition, sizes: Sizes) -> int:
+        """An even number for a test, the next one for its negation."""
+        rest, test = self.rest(sizes), self._test(condition)
+        number = self.tests.get((rest, test))
+        if number is None:
+            number = self.tests[rest, test] = len(self.asked)
+            self.asked += [(test, condition), (test.negated(), condition)]
+            self._sample(condition, sizes)
+        return number
 
     def push(self, sizes: Sizes) -> None:
         if sizes not in self.done and sizes not in self.pending and min(sizes, default=0) >= 0:
@@ -108,22 +141,22 @@ class Acceptance:
 
     # ---- which sizes a condition asks for
 
-    def _sample(self, condition: Condition, sizes: Sizes) -> None:
-        terms = condition.poly.terms
-        if all(len(m) <= 1 for m in terms):
-            self._sample_linear(condition, sizes)
-        elif len(terms) - (v.ONE in terms) == 1:
-            self._sample_product(condition, sizes)
-        else:
-            raise Refusal(
-                f"a condition on {self._text(condition)}, which cannot be sampled",
-                "conditions that are linear in the dimensions",
-                at=condition.at,
-            )
+    def _test(self, condition: Condition) -> Test:
+        terms = condition.poly.terms.items()
+        return Test(tuple((c, tuple(map(self._place, m))) for m, c in terms), condition.relation)
 
-    def _sample_linear(self, condition: Condition, sizes: Sizes) -> None:
+    def _sample(self, condition: Condition, sizes: Sizes) -> None:
         """n crosses -rest/coefficient: run on both sides of it."""
         terms = condition.poly.terms
+        several = len(terms) - (v.ONE in terms) > 1
+        if any(len(m) > 1 for m in terms):
+            if several:
+                raise Refusal(
+                    f"a condition on {self._text(condition)}, which cannot be sampled",
+                    "conditions that are linear in the dimensions",
+                    at=condition.at,
+                )
+            return
         for mono, coef in terms.items():
             if not mono:
                 continue
@@ -132,26 +165,9 @@ class Acceptance:
             rest = condition.poly.value - coef * (sizes[place] // period)
             threshold = -rest // coef
             self._near(condition, threshold * period)
-            if threshold > 2 or len(terms) - (v.ONE in terms) > 1:
+            if threshold > 2 and not several:
                 for size in (threshold + step for step in (-1, 0, 1, 2, 5)):
-                    size = period * size + sizes[place] % period
-                    self.push(_with(sizes, place, size))
-            if threshold > 2 and len(terms) - (v.ONE in terms) == 1:
-                self._edge(self.dims[place], period * threshold + sizes[place] % period)
-
-    def _sample_product(self, condition: Condition, sizes: Sizes) -> None:
-        """m*n crosses a threshold: sample one dimension while the others are 1."""
-        terms = dict(condition.poly.terms)
-        constant = terms.pop(v.ONE, 0)
-        ((mono, coef),) = terms.items()
-        threshold = -constant // coef
-        places = range(len(sizes))
-        ones = tuple(1 if self.period(p) == 1 else self.period(p) + sizes[p] for p in places)
-        place = self._place(mono[-1])
-        self._near(condition, threshold * self.period(place))
-        for size in (threshold + step for step in (-1, 0, 1, 2)):
-            size = self.period(place) * size + sizes[place] % self.period(place)
-            self.push(_with(ones, place, size))
+                    self.push(_with(sizes, place, period * size + sizes[place] % period))
 
     def _near(self, condition: Condition, threshold: int) -> None:
         if FAR < threshold < 1 << 31:
@@ -162,14 +178,6 @@ class Acceptance:
                 at=condition.at,
             )
 
-    def _edge(self, name: str, threshold: int) -> None:
-        """Thresholds on several dimensions make cells of their own: sample the corners."""
-        self.edges.setdefault(name, set()).update((threshold, threshold + 1))
-        if len(self.edges) > 1:
-            small = dict.fromkeys(self.dims, (2,))
-            for sizes in product(*({**small, **self.edges}).values()):
-                self.push(sizes)
-
     def _place(self, number: int) -> int:
         return self.dims.index(self.signature.arguments[number].name)
 
@@ -178,16 +186,90 @@ class Acceptance:
         names = [a.name for a in self.signature.arguments]
         return str(Affine.of((c, tuple(names[x] for x in m)) for m, c in rows))
 
+    # ---- which sizes are missing
+
+    def settle(self, trace: OpTrace) -> None:
+        """Push sizes for every branch not taken and for every group that was seen at small sizes
+        only; nothing is pushed when all is known."""
+        for cell in self.wanted - self.taken:
+            raise Refusal("sizes that take the same path run other code", at=self._at(cell))
+        cells, self.untied = self.untied, []
+        for rest, path in cells:
+            for k, number in enumerate(path):
+                turned = rest, (*path[:k], number ^ 1)
+                if turned not in self.taken and turned not in self.wanted:
+                    self._turn(turned)
+        for group in self.groups.values():
+            self._vary(group, trace)
+
+    def _at(self, cell: Cell) -> int:
+        return self.asked[cell[1][-1]][1].at
+
+    def _turn(self, cell: Cell) -> None:
+        """Sizes that take this branch, or a proof that there are none."""
+        found = self._find(cell, (0,) * len(cell[0]))
+        if found:
+            self.push(found)
+            self.wanted.add(cell)
+        elif not impossible(self._path(cell), tuple(s // p for s, p in self._spans(self.limit))):
+            raise Refusal(
+                f"a branch on {self._text(self.asked[cell[1][-1]][1])}, for which no sizes up to "
+                f"{FAR} were found",
+                "conditions that both come true at small sizes",
+                "one function for all sizes, or a function per range",
+                at=self._at(cell),
+            )
+
+    def _path(self, cell: Cell) -> Path:
+        return tuple(self.asked[number][0] for number in cell[1])
+
+    def _vary(self, group: Group, trace: OpTrace) -> None:
+        """Every group is run where all sizes are at least 2 and different, where they outrun any
+        state, and at three sizes where it has loops of other lengths."""
+        runs, count = group.runs, len(group.runs[0])
+        general = (2,) * count
+        if not any(min(s, default=2) >= 2 and len(set(s)) == count for s in runs):
+            self._push_found(group, general, True) or self._push_found(group, general)
+        state = max(state_size(self, group.lifted), lag(trace) + 3)
+        if state > FAR:
+            raise Refusal(f"{state} elements of state or distance: too far to check (limit {FAR})")
+        rest, _ = next(iter(group.cells))
+        other = any(rest) or not group.lifted.conditions.lengths <= self.lengths
+        for place in range(count):
+            sizes = {s[place] for s in runs}
+            if max(sizes) < state:
+                for others in (general, (0,) * count):
+                    if self._push_found(group, _with(others, place, state)):
+                        break
+            elif other and len(sizes) < 3:
+                self._push_found(group, _with(general, place, max(sizes) + 1))
+
+    def _push_found(self, group: Group, low: Sizes, apart: bool = False) -> bool:
+        for cell in group.cells:
+            found = self._find(cell, low, apart)
+            if found:
+                self.push(found)
+                return True
+        return False
+
+    def _find(self, cell: Cell, low: Sizes, apart: bool = False) -> Sizes | None:
+        """Sizes of this path that are at least `low`."""
+        rest, spans = cell[0], self._spans(FAR)
+        start = tuple(
+            max(0, -(-(a - r) // p)) for a, r, (_, p) in zip(low, rest, spans, strict=True)
+        )
+        end = tuple((far - r) // p for r, (far, p) in zip(rest, spans, strict=True))
+        found = find(self._path(cell), start, end, apart)
+        return found and tuple(q * p + r for q, r, (_, p) in zip(found, rest, spans, strict=True))
+
+    def _spans(self, far: int) -> list[tuple[int, int]]:
+        return [(far, self.period(place)) for place in range(len(self.dims))]
+
     def unexplained(self) -> Iterator[Refusal]:
         """What all samples together did not settle."""
         for (_, at), outcomes in self.exits.items():
             if True not in outcomes:
                 yield Refusal("this loop exit was never taken", "loops over dimensions", at=at)
-        for (at, poly, _, _), outcomes in self.outcomes.items():
-            several = len({x for m in poly.terms for x in m}) > 1
-            linear = all(len(m) <= 1 for m in poly.terms)
-            if several and linear and len(outcomes) == 1:
-                yield Refusal("a condition on several sizes came out one way only", at=at)
 
 
 def accept(program: Program, image: Image, signature: Signature) -> tuple[OpTrace, Acceptance]:
@@ -208,10 +290,11 @@ def _accepted(work: Acceptance) -> OpTrace:
     lifted, nodes = work.run(first)
     found = list(islice(templates(lifted, signature, work.named(first)), CANDIDATES))
     trace = _matching(work, found, first, lifted, nodes)
+    work.lengths |= lifted.conditions.lengths
     work.collect(first, lifted)
     if work.dims:
         trace = _second(work, found, trace, second)
-        _push_small(work, state_size(program, lifted, trace))
+        _push_small(work, state_size(work, lifted))
     while work.pending:
         if len(work.done) > MOST_LIFTS:
             raise Refusal(f"more than {MOST_LIFTS} size cases to check")
@@ -222,6 +305,8 @@ def _accepted(work: Acceptance) -> OpTrace:
             compare(trace, signature, work.named(sizes), nodes, lifted)
         except Overlap:
             work.push(_wider(work, trace, sizes))
+        if not work.pending:
+            work.settle(trace)
     for refusal in work.unexplained():
         raise refusal
     return check(canonical(replace(upwards(trace), extent_limit=work.limit)))
@@ -264,6 +349,7 @@ def _second(work: Acceptance, found: list[OpTrace], trace: OpTrace, sizes: Sizes
     lifted, nodes = work.run(sizes)
     others = [t for t in found if t is not trace]
     trace = _matching(work, [trace, *others], sizes, lifted, nodes)
+    work.lengths |= lifted.conditions.lengths
     work.collect(sizes, lifted)
     return trace
 
@@ -284,17 +370,14 @@ def _matching(
 
 
 def _push_small(work: Acceptance, state: int) -> None:
-    """0 and 1 in every combination, then 2 and the size of the state, one dimension at a time."""
+    """0 and 1 in every combination, then 2 in each place."""
     count = len(work.dims)
-    if state > FAR:
-        raise Refusal(f"{state} elements of state or distance: too far to check (limit {FAR})")
     for sizes in product((0, 1), repeat=count):
         work.push(sizes)
     small = tuple(2 + k % 2 for k in range(count))
     _push_classes(work, small, state)
-    for size in (0, 1, 2, state):
-        for place in range(count):
-            work.push(_with(small, place, size))
+    for place in range(count):
+        work.push(_with(small, place, 2))
 
 
 def _push_classes(work: Acceptance, small: Sizes, state: int) -> None:
@@ -349,28 +432,35 @@ def immediates(program: Program) -> Iterator[int]:
                 yield abs(v.signed(i.immediate(k), 64))
 
 
-def state_size(program: Program, lifted: Lifted, trace: OpTrace) -> int:
-    """More elements than the code can remember: registers, stack slots, distances in memory.
+def state_size(work: Acceptance, lifted: Lifted) -> int:
+    """More elements than the code can remember: registers and stack slots.
 
     A delay line of k floats looks like a constant until k + 1 elements have passed.
     """
+    general, vector = registers(work.program, len(work.program.inlined))
+    return 4 + vector + lifted.slots + (general if lifted.conditions.integer_data else 0)
+
+
+@cache
+def registers(program: Program, calls: int) -> tuple[int, int]:
+    """The number of integer and vector registers that occur in the function and its `calls`."""
     used = {
         i.op_register(k)
         for i in program.instructions
         for k in range(i.op_count)
         if i.op_kind(k) == OpKind.REGISTER
     }
-    holders = VECTOR | GENERAL if lifted.conditions.integer_data else VECTOR
-    registers = sum(1 for r in used if r in holders)
-    return max(4 + registers + lifted.slots, lag(trace) + 3)
+    return len({GENERAL[r][0] for r in used & GENERAL.keys()}), len(used & VECTOR.keys())
 
 
 def lag(trace: OpTrace) -> int:
-    """The largest constant distance between an element written and one read of the same array."""
-    largest = 0
-    for store in trace.stores:
-        for node in trace.body:
-            if node.op is Op.LOAD and node.imm[0] == store.param:
-                constant = (node.imm[1] - store.index).without().terms
-                largest = max([largest, *(abs(c) for c, m in constant if not m)])
-    return largest
+    """The largest distance between an element written and one read of the same array, where the
+    dimensions are 2."""
+    dims = frozenset(trace.names("dim"))
+    distances = [
+        sum(abs(c) << len(m) for c, m in (node.imm[1] - store.index).terms if dims.issuperset(m))
+        for store in trace.stores
+        for node in trace.body
+        if node.op is Op.LOAD and node.imm[0] == store.param
+    ]
+    return max(distances, default=0)

@@ -30,6 +30,7 @@ TRUTH_WITH = {
     ("and", 1): lambda nodes, x: x, ("xor", 1): lambda nodes, x: nodes.not_(x),
     ("or", 0): lambda nodes, x: x, ("xor", 0): lambda nodes, x: x,
 }  # fmt: skip
+NEGATED = {"e": "ne", "ne": "e", "l": "ge", "ge": "l", "le": "g", "g": "le"}
 HOLDS = {
     "e": lambda d: d == 0, "ne": lambda d: d != 0, "l": lambda d: d < 0,
     "ge": lambda d: d >= 0, "le": lambda d: d <= 0, "g": lambda d: d > 0,
@@ -61,12 +62,13 @@ ROUNDED = Chosen(
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`poly relation 0` was `outcome` at the instruction `at`; poly is made of dimensions."""
+    """`poly relation 0`, asked at the instruction `at`; poly is made of dimensions. A `jump`
+    shows its outcome in the blocks that run."""
 
     at: int
     poly: v.Poly
     relation: str
-    outcome: bool
+    jump: bool
 
 
 class Conditions:
@@ -80,13 +82,15 @@ class Conditions:
     def __init__(self) -> None:
         self.flags: tuple | None = None
         self.at = 0
-        self.recorded: dict[Condition, None] = {}
+        self.recorded: dict[Condition, bool] = {}  # in the order of the run
         self.exits: dict[tuple[int, int], set[bool]] = {}
         self.opaques: list[tuple[str, int]] = []
         self.limit = 1 << 31
+        self.narrow: dict[int, int] = {}  # loop -> largest factor of its counter in 32 bits
         self.periods: dict[int, tuple[int, int]] = {}  # dimension -> period, remainder here
         self.blocks: set[int] = set()  # addresses that memset or memcpy wrote
-        self.integer_data = False  # whether a float was ever held in an integer register
+        self.visited: set[int] = set()  # blocks
+        self.integer_data = False  # whether integer registers may hold state
 
     # ---- dimensions that the code takes remainders of
 
@@ -245,8 +249,7 @@ class Conditions:
         low = v.lower_bound(a)
         if unsigned and v.fits(a, width) and (low is None or low < 0):
             if not (v.has_counter(a) or v.has_pointer(a)):
-                self.record(Condition(self.at, a, "l", value < 0))
-                low = value
+                low = 0 if not self.record(self.at, a, "l") else -1
         proved = v.fits(a, width) and (not unsigned or (low is not None and low >= 0))
         if proved and low is not None and low >= 0 and count == width - 1:
             self._limit(a, width)
@@ -285,15 +288,24 @@ class Conditions:
             return a
         if v.has_counter(a) or v.has_pointer(a):
             return self._wrapping(a, 32, value)
-        self.record(Condition(self.at, a, "l", a.value < 0))
-        return a if a.value >= 0 else v.add(a, 1 << 32)
+        return v.add(a, 1 << 32) if self.record(self.at, a, "l") else a
 
     def _wrapping(self, a: v.Poly, width: int, value: int) -> v.Poly:
         return self.opaque(f"{self.text(a)}, which can wrap around in {width} bits", value)
 
     def _limit(self, a: v.Int, width: int) -> None:
-        if width == 32 and a.__class__ is v.Poly:
+        """The dimensions for which `a` is exact in `width` bits; counters are remembered: their
+        loop may be as long as a product of dimensions."""
+        if a.__class__ is not v.Poly:
+            return
+        if width == 32:
             self.limit = min(self.limit, v.extent_limit(self._unscaled(a)))
+            if v.has_counter(a):
+                factor = sum(map(abs, a.terms.values()))
+                for loop in v.loops_of(a):
+                    self.narrow[loop] = max(factor, self.narrow.get(loop, 0))
+        elif not v.has_counter(a) and any(len(m) > len(set(m)) for m in a.terms):
+            self.limit = min(self.limit, v.extent_limit(a, 63))  # a power is not an extent
 
     def _unscaled(self, a: v.Poly) -> v.Poly:
         """Coefficients of q as ones of n = period*q, rounded up."""
@@ -455,37 +467,43 @@ class Conditions:
                 "loop tests in which nothing is subtracted", "write i < n, or make the counter signed",
                 at=at,
             )  # fmt: skip
-        self.record(Condition(at, a, "l", a.value < 0))
-        return a if a.value >= 0 else v.add(a, 1 << width)
+        return v.add(a, 1 << width) if self.record(at, a, "l") else a
 
     def _decide(
         self, relation: str | None, d: v.Int, at: int, block: Block | None, leaves_if: bool
     ) -> bool:
         if relation is None:
             raise Refusal("a condition on parity or overflow of integers", at=at)
-        outcome = HOLDS[relation](v.value_of(d))
         if d.__class__ is int:
-            return outcome
+            return HOLDS[relation](d)
         if v.has_pointer(d):
             raise Refusal(
                 f"the code that runs depends on an address: {self.compared(d)}", *OVERLAP,
                 at=at,
             )
-        if not feasible(d, relation):
-            return outcome
         if v.has_counter(d):
-            self._loop_control(relation, d, at, block, outcome, leaves_if)
-        else:
-            self.record(Condition(at, d, relation, outcome))
+            return self._loop_control(relation, d, at, block, leaves_if)
+        return self.record(at, d, relation, block is not None)
+
+    def record(self, at: int, d: v.Int, relation: str, jump: bool = False) -> bool:
+        """The outcome; remembered where the ranges of the dimensions leave both possible. Of an
+        equality, the sides: a loop that ends at 0 must not begin beyond."""
+        outcome = HOLDS[relation](v.value_of(d))
+        if d.__class__ is not v.Poly or not feasible(d, relation):
+            return outcome
+        if relation not in ("e", "ne"):
+            self.recorded[Condition(at, d, relation, jump)] = outcome
+        elif not self.record(at, d, "l", jump):
+            self.record(at, d, "g", jump)
         return outcome
 
-    def record(self, condition: Condition) -> None:
-        self.recorded[condition] = None
-
     def _loop_control(
-        self, relation: str, d: v.Poly, at: int, block: Block | None, outcome: bool, leaves_if: bool
-    ) -> None:
+        self, relation: str, d: v.Poly, at: int, block: Block | None, leaves_if: bool
+    ) -> bool:
         """Only the test that leaves the innermost loop may look at its counter."""
+        outcome = HOLDS[relation](d.value)
+        if not feasible(d, relation):
+            return outcome
         frame = self.frames[-1] if self.frames else None
         if block is None or frame is None or block.leaves != frame.loop:
             raise Refusal(
@@ -504,13 +522,13 @@ class Conditions:
             )
         left = outcome == leaves_if
         self.exits.setdefault((frame.loop, at), set()).add(left)
+        frame.tests[at] = d, relation
         if left:
-            frame.exit = d
+            frame.exit = at
         if frame.round == 0:
             sizes = {m: c for m, c in d.terms.items() if not m or m[-1] < v.COUNTER}
-            first = v.make(sizes, d.value)  # the counter is 0 here
-            if first.__class__ is v.Poly and feasible(first, relation):
-                self.record(Condition(at, first, relation, outcome))
+            self.record(at, v.make(sizes, d.value), relation, True)  # the counter is 0 here
+        return outcome
 
     # ---- conditions on data
 

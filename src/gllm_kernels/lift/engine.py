@@ -56,6 +56,7 @@ class Machine(Loops):
         while at not in stops and at != EXIT:
             block = blocks[at]
             self.at = at
+            self.visited.add(at)
             if block.header >= 0 or self.frames:
                 self.cross_loops(block)
             at = self._execute(block)

@@ -10,6 +10,7 @@ refused at its first use.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isqrt
 
 from . import value as v
 from .conditions import CHOSEN
@@ -35,7 +36,8 @@ class Frame:
     body: frozenset[int]
     entry: dict[int, object]
     round: int = 0
-    exit: v.Poly | None = None
+    exit: int | None = None  # the test that left
+    tests: dict[int, tuple[v.Poly, str]] = field(default_factory=dict)  # the last of each
     data: dict[int, object] = field(default_factory=dict)
     expected: dict[int, object] = field(default_factory=dict)
 
@@ -52,6 +54,7 @@ class Loops(State):
         self.learned = learned
         self.frames: list[Frame] = []
         self.relearned = False
+        self.lengths: set[v.Int] = set()  # rounds of every loop
         self.depth = 0  # branches on data that are being followed
 
     def cross_loops(self, block: Block) -> None:
@@ -128,6 +131,7 @@ class Loops(State):
             if frame.data.get(location) is not now:  # carried from round to round
                 self._set(location, CHOSEN)
         for location, now in self._locations().items():
+            self.integer_data |= v.has_opaque(whole(now))  # perhaps what the last round left
             before = frame.entry.get(location, MISSING)
             key = (frame.loop, location)
             if before is MISSING:
@@ -179,6 +183,8 @@ class Loops(State):
     def _leave(self, frame: Frame) -> None:
         """After its loop a counter is what the exit condition says: solve it, or give up on it."""
         final = self._final(frame)
+        if frame.round:
+            self._check_length(frame, final)
         text = "the final counter of a loop whose length is not a polynomial of the sizes"
         for location, now in self._locations().items():
             if frame.loop in v.loops_of(whole(now)):
@@ -189,17 +195,39 @@ class Loops(State):
                 self._set(location, v.Low32(solved) if narrow else solved)
         self.flags = None
 
+    def _check_length(self, frame: Frame, final: v.Int | None) -> None:
+        """The number of rounds is a polynomial that a few samples determine, and no other exit
+        comes before: that is one more condition on the sizes."""
+        if final is None:
+            raise Refusal(
+                "the number of rounds of a loop is not a polynomial of the sizes",
+                "counters that step by what divides their end",
+                at=frame.exit,
+            )
+        self.lengths.add(final)
+        monos = v.terms_of(final)
+        if any(len(set(m)) < len(m) for m in monos):
+            raise Refusal(f"a loop of {self.text(final)} rounds: a power", "products of different "
+                          "dimensions", at=frame.exit)  # fmt: skip
+        if frame.loop in self.narrow and max(map(len, monos), default=0) > 1:
+            self.limit = min(self.limit, isqrt((1 << 31) // self.narrow[frame.loop]))
+        for at, (test, relation) in frame.tests.items():
+            last = self._substitute(test, frame, final) if at != frame.exit else None
+            if last is not None:
+                self.record(at, last, relation, True)
+
     def _final(self, frame: Frame) -> v.Int | None:
         """Solve coefficient*counter + rest = 0 (or the overshoot) for the counter."""
         if frame.exit is None:
             return None
-        ours = [(m, c) for m, c in frame.exit.terms.items() if frame.loop in _loops(m)]
-        if len(ours) != 1 or abs(frame.exit.value) > abs(ours[0][1]):
+        test, _ = frame.tests[frame.exit]
+        ours = [(m, c) for m, c in test.terms.items() if frame.loop in _loops(m)]
+        if len(ours) != 1 or abs(test.value) > abs(ours[0][1]):
             return None
         mono, coef = ours[0]
         factors = tuple(x for x in mono if x < v.COUNTER)
-        rest = v.sub(frame.exit, v.Poly({mono: coef}, coef * self.size(factors) * frame.round))
-        wanted = v.sub(frame.exit.value, rest)
+        rest = v.sub(test, v.Poly({mono: coef}, coef * self.size(factors) * frame.round))
+        wanted = v.sub(test.value, rest)
         final = v.divided_by(wanted, coef, factors, self.size(factors))
         if final is None and not factors:
             self.residue(wanted, abs(coef))  # classes of sizes in which the loop has a length

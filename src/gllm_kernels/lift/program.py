@@ -35,7 +35,7 @@ class Block:
     joins: frozenset[int] = frozenset({EXIT})  # where the sides of a branch meet again
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Program:
     """A whole function. `loops[k]` is the set of blocks of loop k, inner loops first."""
 

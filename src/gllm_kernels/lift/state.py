@@ -182,6 +182,7 @@ class State(Conditions):
         )  # fmt: skip
 
     def write64(self, number: int, value: object) -> None:
+        self.integer_data |= value.__class__ is Node
         self.r[number] = v.signed(value, 64) if value.__class__ is int else value
 
     def write32(self, number: int, value: object) -> None:

@@ -274,9 +274,9 @@ def _fits_32(a: Poly) -> bool:
     return extent_limit(a) >= wanted
 
 
-def extent_limit(a: Poly) -> int:
-    """The largest D with |a| < 2^31 while every atom is at most D."""
-    room = (1 << 31) - 1
+def extent_limit(a: Poly, bits: int = 31) -> int:
+    """The largest D with |a| < 2^bits while every atom is at most D."""
+    room = (1 << bits) - 1
     low, high = 0, room
     if max(len(m) for m in a.terms) > 1:
         high = isqrt(room)
