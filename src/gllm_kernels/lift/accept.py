@@ -215,8 +215,6 @@ class Acceptance:
             raise Refusal(
                 f"a branch on {self._text(self.asked[cell[1][-1]][1])}, for which no sizes up to "
                 f"{FAR} were found",
-                "conditions that both come true at small sizes",
-                "one function for all sizes, or a function per range",
                 at=self._at(cell),
             )
 

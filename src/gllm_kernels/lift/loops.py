@@ -200,15 +200,12 @@ class Loops(State):
         comes before: that is one more condition on the sizes."""
         if final is None:
             raise Refusal(
-                "the number of rounds of a loop is not a polynomial of the sizes",
-                "counters that step by what divides their end",
-                at=frame.exit,
+                "the number of rounds of a loop is not a polynomial of the sizes", at=frame.exit
             )
         self.lengths.add(final)
         monos = v.terms_of(final)
         if any(len(set(m)) < len(m) for m in monos):
-            raise Refusal(f"a loop of {self.text(final)} rounds: a power", "products of different "
-                          "dimensions", at=frame.exit)  # fmt: skip
+            raise Refusal(f"a loop of {self.text(final)} rounds: a power", at=frame.exit)
         if frame.loop in self.narrow and max(map(len, monos), default=0) > 1:
             self.limit = min(self.limit, isqrt((1 << 31) // self.narrow[frame.loop]))
         for at, (test, relation) in frame.tests.items():

@@ -52,7 +52,12 @@ REMEDIES: tuple[tuple[str, str, str], ...] = (
     (r"a store through .* const", "stores through pointers without const",
      "declare an output as a plain pointer: float *out"),
     # ---- sizes and counters
-    (r"a condition on several sizes", NAMED, "compare one size with a constant, or not at all"),
+    (r"a branch on .*, for which no sizes", "conditions on sizes that come true at small sizes",
+     "let every size run the same code, or write a function per range"),
+    (r"sizes that take the same path", NAMED, "let every size run the same code"),
+    (r"the number of rounds of a loop|a loop of .* rounds",
+     "as many rounds as a product of different sizes, or a sum of sizes",
+     "let the counter step by 1 up to a size that is an argument"),
     (r"a condition on .* which cannot be sampled", "conditions that are linear in the sizes",
      "let every size run the same code"),
     (r"this loop exit was never taken", "loops over the sizes that are arguments",
