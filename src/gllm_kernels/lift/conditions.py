@@ -232,10 +232,10 @@ class Conditions:
         """Whether a >= 0 here; where only the size tells, that is a condition."""
         low = v.lower_bound(a)
         unknown = low is None or low < 0
-        if unknown and v.fits(a, width) and not (v.has_counter(a) or v.has_pointer(a)):
+        if unknown and self.fits(a, width) and not (v.has_counter(a) or v.has_pointer(a)):
             self.record(Condition(self.at, a, "l", a.value < 0))
             low = a.value
-        return low is not None and low >= 0 and v.fits(a, width)
+        return low is not None and low >= 0 and self.fits(a, width)
 
     def shifted(self, name: str, a: v.Int, count: int, width: int) -> v.Int:
         """Shifts: left is a product, right is a quotient where it is exact."""
@@ -247,10 +247,15 @@ class Conditions:
         if a.__class__ is int:
             return moved
         low = v.lower_bound(a)
-        if unsigned and v.fits(a, width) and (low is None or low < 0):
+        if unsigned and self.fits(a, width) and (low is None or low < 0):
             if not (v.has_counter(a) or v.has_pointer(a)):
                 low = 0 if not self.record(self.at, a, "l") else -1
-        proved = v.fits(a, width) and (not unsigned or (low is not None and low >= 0))
+        if name == "sar" and width == 64 and count <= 32 and a.__class__ is v.Poly:
+            narrow = v.divided(a, 1 << 32)  # (x << 32) >> count: 32 bits of x, sign extended
+            if narrow is not None and self.fits(narrow, 32):
+                self._limit(narrow, 32)
+                return v.scale(narrow, 1 << (32 - count))
+        proved = self.fits(a, width) and (not unsigned or (low is not None and low >= 0))
         if proved and low is not None and low >= 0 and count == width - 1:
             self._limit(a, width)
             return 0  # the sign
@@ -271,7 +276,7 @@ class Conditions:
             return v.signed(a, own) if signed else a & ((1 << own) - 1)
         if own == 32 and not signed:
             return self.zero_extended(a)
-        if not v.fits(a, own):
+        if not self.fits(a, own):
             value = v.signed(a.value, own) if signed else a.value & ((1 << own) - 1)
             return self._wrapping(a, own, value)
         self._limit(a, own)
@@ -280,7 +285,7 @@ class Conditions:
     def zero_extended(self, a: v.Poly) -> v.Int:
         """The 64-bit value of a 32-bit register; its sign is a condition where it is not proved."""
         value = a.value & 0xFFFFFFFF
-        if not v.fits(a, 32):
+        if not self.fits(a, 32):
             return self._wrapping(a, 32, value)
         self._limit(a, 32)
         low = v.lower_bound(a)
@@ -289,6 +294,10 @@ class Conditions:
         if v.has_counter(a) or v.has_pointer(a):
             return self._wrapping(a, 32, value)
         return v.add(a, 1 << 32) if self.record(self.at, a, "l") else a
+
+    def fits(self, a: v.Int, width: int) -> bool:
+        """`value.fits`, where a quotient n/4 is a quarter of a dimension."""
+        return v.fits(self._unscaled(a) if width == 32 and a.__class__ is v.Poly else a, width)
 
     def _wrapping(self, a: v.Poly, width: int, value: int) -> v.Poly:
         return self.opaque(f"{self.text(a)}, which can wrap around in {width} bits", value)
@@ -384,7 +393,7 @@ class Conditions:
             if a.__class__ is Node and a.kind != "bool":
                 raise v.NotAnInteger
             return self._converted_data(as_whole(self.nodes, a).extended(width, 64, True), kind)
-        if not v.fits(a, width) or (width == 32 and max(map(len, a.terms)) > 1):
+        if not self.fits(a, width) or (width == 32 and max(map(len, a.terms)) > 1):
             raise Refusal(f"{self.text(a)} is converted to float and can wrap around")
         if v.has_pointer(a):
             raise Refusal("an address is converted to float")
@@ -448,7 +457,7 @@ class Conditions:
                 "loop, whose counter steps evenly",
                 at=at,
             )
-        if not v.fits(a, width):
+        if not self.fits(a, width):
             raise Refusal(f"compared: {self.text(a)}, which can wrap around", at=at)
         self._limit(a, width)
 

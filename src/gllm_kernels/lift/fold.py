@@ -17,7 +17,7 @@ from itertools import combinations, pairwise, product
 from math import prod
 
 from ..trace.affine import Affine
-from ..trace.ir import INDICES, REALS, BodyBuilder, Op, OpTrace, Param, Store
+from ..trace.ir import INDICES, REALS, BodyBuilder, Op, OpTrace, Param, Store, reachable
 from ..trace.simplify import prune, renamed
 from . import value as v
 from .engine import Lifted
@@ -123,14 +123,16 @@ def _axes(mono: v.Mono, values: list[int], sizes: dict[str, int]) -> Iterator[Ax
     step = values[1] - start if count > 1 else 0
     if values != [start + step * k for k in range(count)]:
         return
+    # a loop that counts down ends, not begins, at the place that no size moves: near zero
+    ends = sorted(((start, step), (values[-1], -step)), key=lambda end: abs(end[0]))
     for extent, size in extents(sizes):
         if size == count > 1:
-            yield Axis(mono, start, step, extent, count)
-            yield Axis(mono, values[-1], -step, extent, count)
+            yield from (Axis(mono, first, by, extent, count) for first, by in ends)
     for name, size in sizes.items():
         streams = count // size if size > 1 else 0
         if 1 < streams <= MOST_STREAMS and streams * size == count:
-            yield Axis(mono, start, step, Affine.sym(name), count, streams)
+            for first, by in ends:
+                yield Axis(mono, first, by, Affine.sym(name), count, streams)
     if count <= MOST_STREAMS:
         yield Axis(mono, start, step, Affine.const(1), count, count)
 
@@ -353,9 +355,12 @@ def linear_immediate(nodes: list, binder: str) -> object:
 
 def depends(raw: BodyBuilder, position: int, binder: str) -> bool:
     """Whether a raw value mentions `binder`."""
-    node = raw.body[position]
-    index = node.imm[1] if node.op is Op.LOAD else node.imm if node.op in INDICES else Affine()
-    return binder in index.symbols or any(depends(raw, a, binder) for a in node.args)
+    for at in reachable(raw.body, position):
+        node = raw.body[at]
+        index = node.imm[1] if node.op is Op.LOAD else node.imm if node.op in INDICES else Affine()
+        if binder in index.symbols:
+            return True
+    return False
 
 
 def _param(argument, body: BodyBuilder, stores: list[Store]) -> Param:

@@ -36,6 +36,11 @@ from .x86 import compile_program
 Source = str | Path | bytes | LoadedObject | object
 STARTUP = ("deregister_tm_clones", "register_tm_clones", "frame_dummy")  # of every library
 MOST_NAMES = 20  # of functions in a message
+TOO_DEEP = (
+    "one value is a chain of more operations than can be followed",
+    "sums, products, maxima and minima over dimensions",
+    "a value that each element hands to the next has no formula in index notation",
+)
 CATALOG_OBJECT = OBJECTS / "x86_64.o"
 
 
@@ -71,6 +76,8 @@ def analyse(subject: Subject) -> tuple[OpTrace, Acceptance]:
     except Refusal as refusal:
         listing = program.listing() if program else {}
         raise lift_error(subject.signature.symbol, refusal, listing, subject.image.line) from None
+    except RecursionError:
+        raise lift_error(subject.signature.symbol, Refusal(*TOO_DEEP), {}) from None
 
 
 def compiled(subject: Subject) -> Program:

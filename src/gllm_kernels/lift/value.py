@@ -20,7 +20,7 @@ Mono = tuple[int, ...]
 ONE: Mono = ()
 
 # The widest dimension for which index arithmetic has to be exact, see `fits`.
-DIM_64, DIM_32, PRODUCT_32 = 1 << 31, 1 << 24, 1 << 15
+DIM_64, DIM_32, PRODUCT_32 = 1 << 31, 1 << 24, 1 << 14
 EXTENT_64 = 1 << 47  # user addresses have 47 bits (Intel SDM vol. 1, 3.3.7.1)
 
 
