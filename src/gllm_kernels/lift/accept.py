@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import count as count_from
 from itertools import islice, product
 
 from iced_x86 import OpKind
@@ -34,7 +35,7 @@ from .signature import Signature
 
 # Sizes at which the formula is read: 2 apart, so that n and n-1 are never both a dimension.
 FIRST, SECOND = (3, 5, 7, 9, 11, 13), (6, 4, 3, 10, 8, 5)
-SPARE = (17, 19, 23, 29, 31, 37)
+SPARE = 17  # from here on, where those occur as constants in the code
 ORDINARY = (0, 1, 2, 4, 8, 16)  # immediates that every loop over floats has
 FAR = 300  # the largest size that is sampled
 MOST_LIFTS, MOST_CLASSES = 600, 64
@@ -413,7 +414,7 @@ def base_sizes(program: Program, count: int) -> tuple[Sizes, Sizes]:
     if count > len(FIRST):
         raise Refusal(f"{count} dimensions; at most {len(FIRST)} are lifted")
     used = set(immediates(program)) - set(ORDINARY)
-    spare = iter(s for s in SPARE if s not in used)
+    spare = (s for s in count_from(SPARE, 2) if s not in used)
     first = (5,) if count == 1 else FIRST[:count]
     second = (8,) if count == 1 else SECOND[:count]
     return tuple(next(spare) if s in used else s for s in first), second
