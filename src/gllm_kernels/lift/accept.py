@@ -8,11 +8,11 @@ cannot be sampled (a threshold too far away, an exit that is never taken) refuse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count as count_from
-from itertools import islice, product
+from itertools import chain, islice, product
 
 from iced_x86 import OpKind
 
@@ -287,12 +287,16 @@ def _accepted(work: Acceptance) -> OpTrace:
     first, second = base_sizes(program, len(work.dims))
     first, second = (_of_class_0(work, sizes, k) for k, sizes in enumerate((first, second)))
     lifted, nodes = work.run(first)
-    found = list(islice(templates(lifted, signature, work.named(first)), CANDIDATES))
-    trace = _matching(work, found, first, lifted, nodes)
+    found = islice(templates(lifted, signature, work.named(first)), CANDIDATES)
+    fitting = _fitting(work, found, first, lifted, nodes)
+    trace = next(fitting)
     work.lengths |= lifted.conditions.lengths
     work.collect(first, lifted)
-    if work.dims:
-        trace = _second(work, found, trace, second)
+    if work.dims:  # other sizes tell apart the traces that explain the first ones
+        other, nodes = work.run(second)
+        trace = next(_fitting(work, chain((trace,), fitting), second, other, nodes))
+        work.lengths |= other.conditions.lengths
+        work.collect(second, other)
         _push_small(work, state_size(work, lifted))
     while work.pending:
         if len(work.done) > MOST_LIFTS:
@@ -343,29 +347,21 @@ def _of_class_0(work: Acceptance, sizes: Sizes, more: int) -> Sizes:
     return tuple(chosen)
 
 
-def _second(work: Acceptance, found: list[OpTrace], trace: OpTrace, sizes: Sizes) -> OpTrace:
-    """Other sizes tell apart the traces that explain the first ones."""
-    lifted, nodes = work.run(sizes)
-    others = [t for t in found if t is not trace]
-    trace = _matching(work, [trace, *others], sizes, lifted, nodes)
-    work.lengths |= lifted.conditions.lengths
-    work.collect(sizes, lifted)
-    return trace
-
-
-def _matching(
-    work: Acceptance, found: list[OpTrace], sizes: Sizes, lifted: Lifted, nodes: Nodes
-) -> OpTrace:
-    """The first trace that is what the run did."""
-    refusals = []
+def _fitting(
+    work: Acceptance, found: Iterable[OpTrace], sizes: Sizes, lifted: Lifted, nodes: Nodes
+) -> Iterator[OpTrace]:
+    """The traces that are what the run did; where there are none, why the first is not."""
+    refused, fits = None, False
     for trace in found:
         try:
             compare(trace, work.signature, work.named(sizes), nodes, lifted)
         except Refusal as refusal:
-            refusals.append(refusal)
+            refused = refused or refusal
         else:
-            return trace
-    raise refusals[0]
+            fits = True
+            yield trace
+    if refused and not fits:
+        raise refused
 
 
 def _push_small(work: Acceptance, state: int) -> None:

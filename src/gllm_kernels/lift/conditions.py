@@ -565,10 +565,13 @@ class Conditions:
 
 
 def feasible(d: v.Poly, relation: str) -> bool:
-    """Whether the ranges of the atoms leave both outcomes possible."""
-    low, high = v.lower_bound(d), v.upper_bound(d)
-    low = -1 if low is None else low
-    high = 1 if high is None else high
+    """Whether the ranges of the atoms, at least 0, leave both outcomes possible."""
+    low = high = d.terms.get(v.ONE, 0)
+    for mono, coef in d.terms.items():
+        if mono and coef > 0:
+            high = max(high, 1)
+        elif mono:
+            low = min(low, -1)
     if relation in ("e", "ne"):
         return low <= 0 <= high
     return low <= 0 < high if relation in ("le", "g") else low < 0 <= high

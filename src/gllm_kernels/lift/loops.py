@@ -35,11 +35,14 @@ class Frame:
     loop: int
     body: frozenset[int]
     entry: dict[int, object]
+    data: dict[int, object]
     round: int = 0
     exit: int | None = None  # the test that left
     tests: dict[int, tuple[v.Poly, str]] = field(default_factory=dict)  # the last of each
-    data: dict[int, object] = field(default_factory=dict)
     expected: dict[int, object] = field(default_factory=dict)
+
+
+NARROW = (Part, Whole)
 
 
 class Loops(State):
@@ -73,20 +76,21 @@ class Loops(State):
         else:
             self._begin(block.header)
 
-    def _locations(self) -> dict[int, object]:
-        """Integer registers (by number) and stack slots (by address) that hold integers."""
-        found = {k: a for k, a in enumerate(self.r) if a.__class__ in INTEGRAL and k != RSP}
-        for address, (_, a) in self.stack.items():
-            if a.__class__ in INTEGRAL:
-                found[address] = a
-        return found
-
-    def _narrow(self) -> dict[int, object]:
-        """Registers and slots with integer data, truth values or less than 32 bits: they have no
-        formula in the counters, so none may be carried from one round to the next."""
-        found = dict(enumerate(self.r)) | {at: a for at, (_, a) in self.stack.items()}
-        return {at: a for at, a in found.items() if a.__class__ in (Part, Whole)
-                or (a.__class__ is Node and a.kind not in WIDTH)}  # fmt: skip
+    def _locations(self) -> tuple[dict[int, object], dict[int, object]]:
+        """Registers (by number) and stack slots (by address) that hold integers; and those with
+        integer data, truth values or less than 32 bits: they have no formula in the counters, so
+        none may be carried from one round to the next."""
+        integers, narrow = {}, {}
+        held = list(enumerate(self.r))
+        held += [(at, a) for at, (_, a) in self.stack.items()]
+        for at, a in held:
+            kind = a.__class__
+            if kind in INTEGRAL:
+                integers[at] = a
+            elif kind in NARROW or (kind is Node and a.kind not in WIDTH):
+                narrow[at] = a
+        integers.pop(RSP, None)
+        return integers, narrow
 
     def _set(self, location: int, value: object) -> None:
         if location < 16:
@@ -95,9 +99,8 @@ class Loops(State):
             self.stack[location] = (self.stack[location][0], value)
 
     def _begin(self, loop: int) -> None:
-        frame = Frame(loop, self.program.loops[loop - self.program.base], self._locations())
+        frame = Frame(loop, self.program.loops[loop - self.program.base], *self._locations())
         self.frames.append(frame)
-        frame.data = self._narrow()
         for (at, location), step in self.learned.items():
             entry = frame.entry.get(location, MISSING)
             if at == loop and step is not JUNK and fits_step(entry, step[1]):
@@ -127,16 +130,17 @@ class Loops(State):
     def _repeat(self, frame: Frame) -> None:
         """A back edge: learn steps, check those that are known, and move the counter on."""
         frame.round += 1
-        for location, now in self._narrow().items():
+        integers, narrow = self._locations()
+        for location, now in narrow.items():
             if frame.data.get(location) is not now:  # carried from round to round
                 self._set(location, CHOSEN)
-        for location, now in self._locations().items():
+        for location, now in integers.items():
             self.integer_data |= v.has_opaque(whole(now))  # perhaps what the last round left
             before = frame.entry.get(location, MISSING)
-            key = (frame.loop, location)
             if before is MISSING:
                 frame.entry[location] = now
                 continue
+            key = (frame.loop, location)
             if key not in self.learned:
                 if now is before or same(now, before):
                     continue
@@ -186,7 +190,7 @@ class Loops(State):
         if frame.round:
             self._check_length(frame, final)
         text = "the final counter of a loop whose length is not a polynomial of the sizes"
-        for location, now in self._locations().items():
+        for location, now in self._locations()[0].items():
             if frame.loop in v.loops_of(whole(now)):
                 solved = self._substitute(whole(now), frame, final)
                 if solved is None:
@@ -231,21 +235,20 @@ class Loops(State):
         return final if final is not None and v.value_of(final) == frame.round else None
 
     def _substitute(self, poly: v.Int, frame: Frame, final: v.Int | None) -> v.Int | None:
-        """Replace the counter of `frame` by its final value, also where a round lags behind."""
+        """Replace the counter of `frame` by its final value, also where a round lags behind; the
+        value stays, because `final` is the round that was reached."""
         if final is None:
             return None
-        total: v.Int = 0
+        total: dict[v.Mono, int] = {}
         for mono, coef in v.terms_of(poly).items():
             ours = [x for x in mono if v.COUNTER <= x < v.OPAQUE and v.loop_of(x) == frame.loop]
-            rest = tuple(x for x in mono if x not in ours)
-            size = 1
-            for x in rest:
-                size *= self.atom_value(x)
-            part: v.Int = v.make({rest: coef}, coef * size)
+            parts = {tuple(x for x in mono if x not in ours): coef}
             for x in ours:
-                part = v.mul(part, v.add(final, v.round_of(x) - frame.round))
-            total = v.add(total, part)
-        return total
+                reached = v.terms_of(v.add(final, v.round_of(x) - frame.round))
+                parts = v.product(parts, reached)
+            for rest, part in parts.items():
+                total[rest] = total.get(rest, 0) + part
+        return v.make({m: c for m, c in total.items() if c}, v.value_of(poly))
 
 
 def same(a: object, b: object) -> bool:

@@ -108,22 +108,27 @@ def add(a: Int, b: Int, times: int = 1) -> Int:
         if a.__class__ is not Poly:
             raise NotAnInteger
         return _shifted(a, times * b)
-    if b.__class__ is not Poly or (a.__class__ is not Poly and a.__class__ is not int):
+    if b.__class__ is not Poly:
         raise NotAnInteger
-    terms = dict(terms_of(a))
+    if a.__class__ is int:
+        terms, value = {ONE: a} if a else {}, a
+    elif a.__class__ is Poly:
+        terms, value = a.terms.copy(), a.value
+    else:
+        raise NotAnInteger
     for mono, coef in b.terms.items():
         total = terms.get(mono, 0) + times * coef
         if total:
             terms[mono] = total
         else:
             del terms[mono]
-    return make(terms, value_of(a) + times * b.value)
+    return make(terms, value + times * b.value)
 
 
 def _shifted(a: Poly, constant: int) -> Poly:
     if not constant:
         return a
-    terms = dict(a.terms)
+    terms = a.terms.copy()
     total = terms.get(ONE, 0) + constant
     if total:
         terms[ONE] = total
@@ -143,12 +148,18 @@ def mul(a: Int, b: Int) -> Int:
         return scale(b, a)
     if a.__class__ is not Poly or b.__class__ is not Poly:
         raise NotAnInteger
-    terms: dict[Mono, int] = {}
-    for m, c in a.terms.items():
-        for k, d in b.terms.items():
-            mono = tuple(sorted(m + k))
-            terms[mono] = terms.get(mono, 0) + c * d
+    terms = product(a.terms, b.terms)
     return make({m: c for m, c in terms.items() if c}, a.value * b.value)
+
+
+def product(a: dict[Mono, int], b: dict[Mono, int]) -> dict[Mono, int]:
+    """The terms of a*b; some may be 0."""
+    terms: dict[Mono, int] = {}
+    for m, c in a.items():
+        for k, d in b.items():
+            mono = tuple(sorted(m + k)) if m and k else m or k
+            terms[mono] = terms.get(mono, 0) + c * d
+    return terms
 
 
 def scale(a: Int, factor: int) -> Int:
@@ -193,7 +204,11 @@ def _without(mono: Mono, factors: Mono) -> Mono | None:
 
 
 def has_counter(a: Int) -> bool:
-    return a.__class__ is Poly and any(m and m[-1] >= COUNTER for m in a.terms)
+    if a.__class__ is Poly:
+        for mono in a.terms:
+            if mono and mono[-1] >= COUNTER:
+                return True
+    return False
 
 
 def has_opaque(a: Int) -> bool:
@@ -205,11 +220,18 @@ def atoms_of(a: Int) -> Iterator[int]:
 
 
 def loops_of(a: Int) -> set[int]:
-    return {loop_of(x) for x in atoms_of(a) if COUNTER <= x < OPAQUE}
+    if not has_counter(a):
+        return set()
+    return {loop_of(x) for m in a.terms for x in m if COUNTER <= x < OPAQUE}
 
 
 def has_pointer(a: Int) -> bool:
-    return any(POINTER <= x < COUNTER for x in atoms_of(a))
+    if a.__class__ is Poly:
+        for mono in a.terms:
+            for x in mono:
+                if POINTER <= x < COUNTER:
+                    return True
+    return False
 
 
 def lower_bound(a: Int) -> int | None:
@@ -237,9 +259,8 @@ def _fits_64(a: Poly) -> bool:
     """A product of atoms is a position in a buffer, so it stays below 2^47 by contract."""
     total = 0
     for mono, coef in a.terms.items():
-        pointer = any(POINTER <= x < COUNTER for x in mono)
-        bound = EXTENT_64 if pointer or len(mono) > 1 else DIM_64
-        total += abs(coef) * (bound if mono else 1)
+        pointer = len(mono) > 1 or (mono and POINTER <= mono[0] < COUNTER)
+        total += abs(coef) * ((EXTENT_64 if pointer else DIM_64) if mono else 1)
     return total < 1 << 63
 
 
