@@ -38,7 +38,7 @@ FIRST, SECOND = (3, 5, 7, 9, 11, 13), (6, 4, 3, 10, 8, 5)
 SPARE = 17  # from here on, where those occur as constants in the code
 ORDINARY = (0, 1, 2, 4, 8, 16)  # immediates that every loop over floats has
 FAR = 300  # the largest size that is sampled
-MOST_LIFTS, MOST_CLASSES = 600, 64
+MOST_LIFTS, MOST_STEPS, MOST_CLASSES = 600, 500_000, 64
 CANDIDATES = 8
 Cell = tuple[Sizes, tuple[int, ...]]  # remainders of the sizes, numbers of the tests of the path
 
@@ -73,6 +73,7 @@ class Acceptance:
     exits: dict[tuple[int, int], set[bool]] = field(default_factory=dict)
     lengths: set[v.Int] = field(default_factory=set)  # of loops at the first two tuples of sizes
     limit: int = 1 << 31
+    steps: int = 0
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -102,6 +103,7 @@ class Acceptance:
                 refusal.what = f"at {places}: {refusal.what}"
             raise
         self.done[sizes] = lifted
+        self.steps += lifted.steps
         self.limit = min(self.limit, lifted.conditions.limit)
         return lifted, nodes
 
@@ -299,8 +301,11 @@ def _accepted(work: Acceptance) -> OpTrace:
         work.collect(second, other)
         _push_small(work, state_size(work, lifted))
     while work.pending:
-        if len(work.done) > MOST_LIFTS:
-            raise Refusal(f"more than {MOST_LIFTS} size cases to check")
+        if len(work.done) > MOST_LIFTS or work.steps > MOST_STEPS:
+            raise Refusal(
+                f"more than {MOST_LIFTS} size cases, or {MOST_STEPS} instructions, to check",
+                "code whose paths are few", "compile at -O1, or with -fno-unroll-loops",
+            )  # fmt: skip
         sizes = work.pending.pop(0)
         lifted, nodes = work.run(sizes)
         work.collect(sizes, lifted)

@@ -171,8 +171,10 @@ class Machine(Loops):
                 at=self.at,
             )
         for address, (pointer, index, node) in memory.items():
-            value = self.nodes.select(condition, node, self.memory[address][2])
-            self.memory[address] = (pointer, index, value)
+            other = self.memory[address][2]
+            if other is not node:
+                value = self.nodes.select(condition, node, other)
+                self.memory[address] = (pointer, index, value)
         self.flags = None
 
 
@@ -197,6 +199,7 @@ def execute(
     learned: dict[tuple[int, int], Step | None], periods: dict[str, int],
 ) -> Lifted:  # fmt: skip
     """One symbolic execution; repeated while it still learns how the counters step."""
+    steps = 0
     for _ in range(MAX_RUNS):
         machine = Machine(program, image, signature, sizes, nodes, learned, periods)
         machine.limit_steps = step_limit(sizes)
@@ -209,5 +212,6 @@ def execute(
             machine.check_return()
             result = returned(machine, signature)
             slots = sum(1 for at in machine.stack if at < STACK)
-            return Lifted(machine.memory, result, machine, slots, machine.steps)
+            return Lifted(machine.memory, result, machine, slots, steps + machine.steps)
+        steps += machine.steps
     raise Refusal("the loop counters do not settle", "counters that step evenly")

@@ -312,9 +312,25 @@ class _Generaliser:
         self.memo: dict[tuple[Node, ...], int] = {}
 
     def value(self, nodes: tuple[Node, ...]) -> int:
-        if nodes not in self.memo:
-            self.memo[nodes] = self.combine(nodes)
+        """Operands first, without recursion: a chain is as long as the product of all sizes."""
+        pending = [nodes]
+        while pending:
+            top = pending[-1]
+            missing = [] if top in self.memo else self.missing(top)
+            if missing:
+                pending += missing
+                continue
+            if top not in self.memo:
+                self.memo[top] = self.combine(top)
+            pending.pop()
         return self.memo[nodes]
+
+    def missing(self, nodes: tuple[Node, ...]) -> list[tuple[Node, ...]]:
+        """The operands that have no value yet."""
+        if any(n.op is not nodes[0].op for n in nodes):
+            return []
+        columns = zip(*(n.args for n in nodes), strict=False)
+        return [c for c in columns if c not in self.memo]
 
     def combine(self, nodes: tuple[Node, ...]) -> int:
         first, raw = nodes[0], self.builder.raw
@@ -330,7 +346,7 @@ class _Generaliser:
         if any(n.imm != first.imm or len(n.args) != len(first.args) for n in nodes):
             raise NoFit("constants differ between elements")
         columns = zip(*(n.args for n in nodes), strict=True)
-        return raw.add(first.op, *(self.value(c) for c in columns), imm=first.imm)
+        return raw.add(first.op, *(self.memo[c] for c in columns), imm=first.imm)
 
     def index(self, indices: list[v.Int]) -> Affine:
         origin = indices[0]

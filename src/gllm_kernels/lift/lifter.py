@@ -77,7 +77,7 @@ def analyse(subject: Subject) -> tuple[OpTrace, Acceptance]:
         listing = program.listing() if program else {}
         raise lift_error(subject.signature.symbol, refusal, listing, subject.image.line) from None
     except RecursionError:
-        raise lift_error(subject.signature.symbol, Refusal(*TOO_DEEP), {}) from None
+        raise lift_error(subject.signature.symbol, Refusal(*TOO_DEEP), {}, str) from None
 
 
 def compiled(subject: Subject) -> Program:
