@@ -95,6 +95,20 @@ def test_numbers_that_meet_a_float32_are_float32():
     np.testing.assert_allclose(gk.operator(every)(x), [every(float(v)) for v in x], rtol=1e-5)
 
 
+def py_part(x):
+    return 0.5 * x if x < 0 else x + 1
+
+
+def test_functions_that_it_calls_are_compiled_by_the_same_rules():
+    def outer(x):
+        return py_part(x) + inner(x)
+
+    inner = numba.njit(lambda x: 2 * x - 0.5)
+    op = gk.operator(outer)
+    assert not doubles(op)
+    np.testing.assert_allclose(op(np.float32([-2, 2])), [-5.5, 6.5])
+
+
 def test_whole_loops_on_pointers_lift_to_the_formulas_of_the_catalogue():
     @gk.operator("float mean_square(const float *x, size_t n)")
     def mean_square(x, n):
@@ -157,6 +171,10 @@ def bad_raise(x):
 def bad_name(x): return x + undefined_anywhere  # noqa: F821
 def bad_call(x): return len(x)
 def bad_nothing(x): pass
+def bad_yield(x): yield x
+def bad_print(x):
+    print(x)
+    return x
 
 
 @pytest.mark.parametrize(("function", "kind", "message"), [
@@ -165,10 +183,12 @@ def bad_nothing(x): pass
     (bad_star, gk.LiftError, r"\*x is no array"),
     (bad_none, gk.LiftError, "is no array; write"),
     (lambda x: x, gk.LiftError, "an operator needs a name"),
-    (bad_raise, gk.CompileError, "may raise an exception .*leave out raise"),
+    (bad_raise, gk.CompileError, "may raise an exception.*leave out raise"),
     (bad_name, gk.CompileError, "numba refused the function:\n.*"),
     (bad_call, gk.CompileError, "numba refused the function"),
     (bad_nothing, gk.CompileError, "numba refused the function"),
+    (bad_yield, gk.LiftError, "a generator or coroutine computes no element"),
+    (bad_print, gk.CompileError, "leave out raise, assert, print"),
     (5, gk.LiftError, "gk.operator is given a int; wanted a function"),
     (print, gk.LiftError, "is given a builtin_function_or_method"),
 ])  # fmt: skip

@@ -108,3 +108,16 @@ def test_an_operator_on_doubles_lifts_but_says_that_it_cannot_run():
     assert "out[i0] = " in str(op)
     with pytest.raises(gk.UnsupportedOpError, match="`x` is double"):
         op(np.ones(3))
+
+
+def test_a_maximum_by_fmaxf_runs_on_every_isa():
+    text = "#include <math.h>\n#include <stddef.h>\nfloat largest(const float *x, size_t n) {\n" \
+           "  float m = x[0]; for (size_t i = 1; i < n; i++) m = fmaxf(m, x[i]); return m; }\n"
+    op = gk.compile_c(text, "float largest(const float *x, size_t n)")
+    for isa in ISAS:
+        for n in (1, 2, 15, 16, 17, 33, 100):
+            x = np.random.default_rng(n).standard_normal(n, np.float32)
+            with config(isa=isa):
+                assert op(x) == x.max()
+    with pytest.raises(gk.ShapeError, match="size `n` has 0 elements, 1 are needed"):
+        op(np.zeros(0, np.float32))

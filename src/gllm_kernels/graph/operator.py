@@ -14,6 +14,7 @@ from ..errors import ShapeError, UnsupportedOpError
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace, Param
 from ..trace.pattern import ComputePattern, pattern_of
+from ..trace.shapes import nonempty
 
 ANY_EXTENT = 1 << 31
 DTYPES = {"float": "float32", "int32_t": "int32", "int64_t": "int64"}
@@ -76,6 +77,11 @@ class Operator:
         return limit if limit < ANY_EXTENT else 0
 
     @cached_property
+    def nonempty(self) -> tuple[str, ...]:
+        """Dimensions that may not be 0."""
+        return nonempty(self.trace) if self.trace else ()
+
+    @cached_property
     def pattern(self) -> ComputePattern:
         return ComputePattern.OPAQUE if self.trace is None else pattern_of(self.trace)
 
@@ -108,6 +114,7 @@ def solve_dims(op: Operator, sizes: dict[str, tuple[Affine, ...]],
     bounds = [Bound(f"{op.name}: axis {axis} of `{name}`", want.substitute(env), size)
               for name, have in sizes.items()
               for axis, (want, size) in enumerate(zip(op.shape(name), have)) if len(want.terms) > 1]
+    bounds += [Bound(f"{op.name}: size `{d}`", Affine.const(1), env[d]) for d in op.nonempty if d in env]
     missing = [d for d in op.names("dim") if d not in env]
     if missing:
         raise ShapeError(f"{op.name}: give `{missing[0]}=`; no array argument determines it")

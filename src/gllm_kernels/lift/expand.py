@@ -119,11 +119,14 @@ class Expander:
                 acc = self.nodes.make(Op.FMA, (left, right, acc))
                 continue
             item = self.value(term, scope)
-            if item is acc and reducer.op in (Op.MAX, Op.MIN):
+            if item is acc and reducer.op in IDEMPOTENT:
                 continue  # max(x, x) = x, also for NaN and zeros
             pair = (item, acc) if reducer.flipped else (acc, item)
             acc = self.nodes.make(reducer.op, pair)
         return acc
+
+
+IDEMPOTENT = (Op.MAX, Op.MIN, Op.FMAX, Op.FMIN)  # op(x, x) = x
 
 
 def compare(

@@ -22,7 +22,10 @@ def source_line(path: Path, address: int) -> str:
     except (OSError, *UNREADABLE):
         return ""
     before = [row for row in rows if row[0] <= address]
-    return f"{before[-1][1].name}:{before[-1][2]}:{_text(*before[-1][1:])}" if before else ""
+    if not before or not before[-1][2]:
+        return ""
+    _, file, line = before[-1]
+    return f"{file.name}:{line}:{_text(file, line)}"
 
 
 def _text(file: Path, line: int) -> str:
@@ -34,7 +37,7 @@ def _text(file: Path, line: int) -> str:
 
 
 def _rows(elf: ELFFile) -> Iterator[tuple[int, Path, int]]:
-    """(address, file, line) of every row of the line tables."""
+    """(address, file, line) of every row of the line tables; line 0 where a sequence ends."""
     if not elf.has_dwarf_info():
         return
     dwarf = elf.get_dwarf_info()
@@ -42,7 +45,9 @@ def _rows(elf: ELFFile) -> Iterator[tuple[int, Path, int]]:
         program = dwarf.line_program_for_CU(unit)
         for entry in program.get_entries() if program else ():
             state = entry.state
-            if state is not None and not state.end_sequence and state.line:
+            if state is not None and state.end_sequence:
+                yield state.address, Path(), 0
+            elif state is not None and state.line:
                 yield state.address, _file(unit, program, state.file), state.line
 
 

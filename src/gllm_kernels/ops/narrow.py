@@ -13,12 +13,15 @@ import builtins
 import math
 import operator
 from collections.abc import Iterable, Iterator
-from types import ModuleType
+from functools import cache
+from types import FunctionType, ModuleType
 
+import numba
 import numpy as np
 from numba.core import ir, ir_utils, types
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
+from numba.core.dispatcher import Dispatcher
 from numba.core.untyped_passes import IRProcessing
 
 ARITHMETIC = "add sub mul truediv floordiv mod pow".split()
@@ -42,6 +45,9 @@ class Literals:
 
     def narrow(self) -> None:
         """Float literals first, then what they reach, then the integers that meet it."""
+        for s in self.body:
+            if isinstance(s.value, ir.Global | ir.FreeVar):
+                s.value.value = narrowed(s.value.value)
         doubles = {v.name for s in self.body if _is(s.value, "call")
                    and self._callee(s.value) in WIDE for v in s.value.args}  # fmt: skip
         for s in self.body:
@@ -140,6 +146,18 @@ class Literals:
 
 
 OPERATIONS = ("binop", "inplace_binop", "unary")
+
+
+def narrowed(value: object) -> object:
+    """A function that the operator calls, compiled by the same rules; anything else as it is."""
+    function = value.py_func if isinstance(value, Dispatcher) else value
+    return compiled_scalar(function) if isinstance(function, FunctionType) else value
+
+
+@cache
+def compiled_scalar(function: FunctionType) -> Dispatcher:
+    """numba's function of floats: no check of divisors, numbers as in numpy."""
+    return numba.njit(error_model="numpy", pipeline_class=SinglePrecision)(function)
 
 
 def _is(value: object, *ops: str) -> bool:

@@ -23,14 +23,12 @@ from ..errors import CompileError, FormatError, LiftError
 from ..lift.data import ELEMENTS
 from ..lift.signature import Argument, Signature, parse
 from ..scalar.loader import LoadedObject, load_bytes
-from .narrow import SinglePrecision
+from .narrow import SinglePrecision, compiled_scalar
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-OPTIONS = {"error_model": "numpy", "pipeline_class": SinglePrecision}
 # For this model LLVM knows no loop buffer, so it unrolls no loop whose length is not a constant,
 # and it has no FMA into which products could be contracted.
 CPU = "nocona"
-RUNTIME = "numba_ NRT_ Py _Py".split()  # symbols of code that raises or allocates
 
 
 def elementwise(function: FunctionType) -> tuple[str, dict[str, float], Callable]:
@@ -49,7 +47,7 @@ def elementwise(function: FunctionType) -> tuple[str, dict[str, float], Callable
         f"    for {index} in range({count}):\n"
         f"        {out}[{index}] = {_fresh('element', (*arrays, *scalars))}({values})\n"
     )
-    made = {_fresh("element", (*arrays, *scalars)): numba.njit(**OPTIONS)(_positional(function))}
+    made = {_fresh("element", (*arrays, *scalars)): compiled_scalar(_positional(function))}
     exec(compile(text, f"<loop of {name}>", "exec"), made)  # names only, checked by Python itself
     return f"void {name}({', '.join(arguments)})", defaults, made[name]
 
@@ -94,21 +92,19 @@ def compiled(function: FunctionType, declaration: str) -> LoadedObject:
     result = getattr(numba.types, {"float": "float32", "double": "float64"}.get(signed.result, "void"))
     try:
         with unoptimised():
-            made = numba.cfunc(result(*types), **OPTIONS)(function)
+            made = numba.cfunc(result(*types), error_model="numpy", pipeline_class=SinglePrecision)(function)
     except NumbaError as error:
         raise CompileError(
             f"{signed.name}: numba refused the function:\n{_shortened(str(error))}\n"
-            "use numbers, math.*, numpy scalar functions, and functions under numba.njit"
+            "use numbers, math.*, numpy's functions of one element, and functions of these"
         ) from None
     try:
         return load_bytes(machine_code(made.inspect_llvm(), made.native_name, signed.symbol), signed.name)
     except FormatError as error:
-        if any(f"symbol {word!r}"[:-1] in str(error) for word in RUNTIME):
-            raise CompileError(
-                f"{signed.name}: the function may raise an exception or makes an array, and needs the "
-                f"Python runtime ({error}); leave out raise, assert, and new arrays"
-            ) from None
-        raise
+        raise CompileError(
+            f"{signed.name}: the function may raise an exception, prints or makes an array, and needs the "
+            f"Python runtime ({error}); leave out raise, assert, print, and new arrays"
+        ) from None
 
 
 def _check_parameters(function: FunctionType, signed: Signature) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from importlib import import_module
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -131,6 +132,8 @@ def _plain(function: object) -> FunctionType:
     if not isinstance(function, FunctionType):
         raise LiftError(f"gk.operator is given a {type(function).__name__}; wanted a function "
                         "`def f(x): ...`, or the C declaration of one as text")
+    if function.__code__.co_flags & (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR):
+        raise LiftError(f"{function.__name__}: a generator or coroutine computes no element; use return")
     return function
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, reduce
+from itertools import product
+from math import prod
 
 from .affine import Affine, Monomial
 from .ir import Op, OpTrace, reachable
@@ -40,6 +42,26 @@ def param_shape(trace: OpTrace, name: str) -> tuple[Affine, ...]:
     inner = [_ratio(big, small) for big, small in zip(strides[1:], strides, strict=False)]
     reach = [_reach(access, strides) for access in found]
     return (reduce(_larger, reach), *reversed(inner))
+
+
+@cache
+def nonempty(trace: OpTrace) -> tuple[str, ...]:
+    """Sizes that may not be 0, because something is read then too: m = x[0]; for i in 1 .. n."""
+    dims = trace.names("dim")
+    return tuple(d for d in dims if _outside(trace, {**dict.fromkeys(dims, 2), d: 0}))
+
+
+def _outside(trace: OpTrace, sizes: dict[str, int]) -> bool:
+    """Whether an access at these sizes lies behind the array that `param_shape` gives."""
+    for name in trace.names("in", "inout"):
+        room = prod(size.evaluate(sizes) for size in param_shape(trace, name))
+        for access in accesses(trace, name):
+            ends = {b: (0, e.evaluate(sizes) - 1) for b, e in access.extents}
+            corners = ({**sizes, **dict(zip(ends, c, strict=True))} for c in product(*ends.values()))
+            if all(last >= 0 for _, last in ends.values()):
+                if max(map(access.index.evaluate, corners)) >= room:
+                    return True
+    return False
 
 
 def accesses(trace: OpTrace, name: str) -> Iterator[Access]:
@@ -116,7 +138,13 @@ def _reach(access: Access, strides: tuple[Affine, ...]) -> Affine:
 
 
 def _larger(a: Affine, b: Affine) -> Affine:
-    """The larger of two reaches; their sum where neither is larger for all sizes."""
-    if all(c >= 0 for c, _ in (a - b).terms):
+    """The larger of two reaches where every size is at least 1; their sum where neither is."""
+    if _never_negative(a - b):
         return a
-    return b if all(c >= 0 for c, _ in (b - a).terms) else a + b
+    return b if _never_negative(b - a) else a + b
+
+
+def _never_negative(d: Affine) -> bool:
+    """x[0] beside x[i], i < n: n - 1 >= 0."""
+    grows = all(c >= 0 for c, mono in d.terms if mono)
+    return grows and sum(c for c, _ in d.terms) >= 0
