@@ -171,6 +171,9 @@ def bad_raise(x):
 def bad_name(x): return x + undefined_anywhere  # noqa: F821
 def bad_call(x): return len(x)
 def bad_nothing(x): pass
+def bad_import(x):
+    import math
+    return math.exp(x)
 def bad_yield(x): yield x
 def bad_print(x):
     print(x)
@@ -187,6 +190,7 @@ def bad_print(x):
     (bad_name, gk.CompileError, "numba refused the function:\n.*"),
     (bad_call, gk.CompileError, "numba refused the function"),
     (bad_nothing, gk.CompileError, "numba refused the function"),
+    (bad_import, gk.CompileError, "numba refused the function:\n.*IMPORT_NAME"),
     (bad_yield, gk.LiftError, "a generator or coroutine computes no element"),
     (bad_print, gk.CompileError, "leave out raise, assert, print"),
     (5, gk.LiftError, "gk.operator is given a int; wanted a function"),

@@ -17,7 +17,6 @@ import llvmlite.binding as llvm
 import numba
 from numba.core import config as numba_config
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.errors import NumbaError
 
 from ..errors import CompileError, FormatError, LiftError
 from ..lift.data import ELEMENTS
@@ -93,9 +92,9 @@ def compiled(function: FunctionType, declaration: str) -> LoadedObject:
     try:
         with unoptimised():
             made = numba.cfunc(result(*types), error_model="numpy", pipeline_class=SinglePrecision)(function)
-    except NumbaError as error:
+    except Exception as error:  # numba has many, and not all of them are NumbaErrors
         raise CompileError(
-            f"{signed.name}: numba refused the function:\n{_shortened(str(error))}\n"
+            f"{signed.name}: numba refused the function:\n{_shortened(str(error) or repr(error))}\n"
             "use numbers, math.*, numpy's functions of one element, and functions of these"
         ) from None
     try:
