@@ -11,7 +11,7 @@ import products
 import pytest
 from products import Form
 
-from gllm_kernels.codegen import gemm, micro
+from gllm_kernels.codegen import dots, gemm, micro, sweep
 from gllm_kernels.codegen.assemble import compile_kernel
 from gllm_kernels.codegen.isa.avx2 import AVX2
 from gllm_kernels.codegen.isa.avx512 import AVX512
@@ -54,21 +54,20 @@ def test_edges_of_tiles_and_blocks(b, isa):
 
 @HOST
 @pytest.mark.parametrize("b", "nt")
-@pytest.mark.parametrize("m", (1, 3, 40))
+@pytest.mark.parametrize("m", (1, 3, 9, 23, 40))
 def test_full_blocks_against_numpy(b, m, isa):
-    """Default block sizes, k past two blocks, and the same bits for any split of the columns."""
-    form = Form(b=b, epilogue="residual")
+    """Default block sizes, k past two blocks, columns past one, and the same bits for any split."""
+    form, n, k = Form(b=b, epilogue="residual"), 530, 1100
     kernel = gemm.generate(products.trace_of(form), isa, default_params(isa))
-    code, args = compile_kernel(kernel, isa), products.operands(form, m, 150, 1100)
+    code, args = compile_kernel(kernel, isa), products.operands(form, m, n, k)
     parts = args | {"c": args["c"].copy()}
     machine.call(code, args)
-    for begin, end in pairwise((0, 1, 64, 100, 150)):
+    for begin, end in pairwise((0, 1, 64, 100, 150, n)):
         machine.call(code, parts, begin, end)
-    rows, columns = m if b == "n" else 150, 150 if b == "n" else 1100
-    a = padded_rows(args["a"], m, 1100)
-    right = padded_rows(args["b"], 1100 if b == "n" else rows, columns)
-    want = a @ (right if b == "n" else right.T) + args["res"].reshape(m, 150)
-    np.testing.assert_allclose(padded_rows(args["c"], m, 150), want, rtol=1e-4, atol=1e-3)
+    right = padded_rows(args["b"], *((k, n) if b == "n" else (n, k)))
+    want = padded_rows(args["a"], m, k) @ (right if b == "n" else right.T)
+    got = padded_rows(args["c"], m, n)
+    np.testing.assert_allclose(got, want + args["res"].reshape(m, n), rtol=1e-4, atol=1e-3)
     assert np.array_equal(args["c"].view(np.uint32), parts["c"].view(np.uint32))
 
 
@@ -113,6 +112,21 @@ def test_rounds_of_several_terms(terms, isa):
     code = compile_kernel(kernel, isa)
     for m, k in ((5, 1), (7, 15), (products.small(isa).mr + 1, 33)):
         machine.agree(kernel, isa, products.operands(form, m, 19, k), code=code)
+
+
+@EVERY
+@pytest.mark.parametrize("storage", ("float", "bf16", "f16"))
+def test_loops_over_unpacked_b_move_nothing(storage, isa):
+    """wide*tall FMAs for wide + tall loads; height*deep FMAs for deep loads of B."""
+    params, (wide, tall) = default_params(isa), dots.tile_of(isa)
+    code = compile_kernel(dots.dot_tiles(isa, storage), isa)
+    loop = next(s for s in code.loop_stats() if s.name == "dot k")
+    assert (loop.fmas, loop.moves, loop.spills) == (wide * tall, 0, 0)
+    for height in sweep.swept_heights(params):
+        code = compile_kernel(sweep.sweep(isa, storage, height, sweep.DEEP), isa)
+        loop = next(s for s in code.loop_stats() if s.name == "sweep")
+        assert (loop.fmas, loop.moves, loop.spills) == (height * sweep.DEEP, 0, 0)
+        assert loop.stores == height
 
 
 @EVERY

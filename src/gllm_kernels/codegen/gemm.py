@@ -1,7 +1,9 @@
 """Matrix products: c[h, i, j] = f(sum[r<k](a[h, i, r] * b[h, r, j])) for a range of columns.
 
-    few rows (A's rows contiguous): B streams past once                      gemv.stream
-    else: A and B are packed, block by block                                 packed
+    one row (contiguous): B streams past                                     gemv.stream
+    some rows, B's terms contiguous: B is read as it lies, lanes along r     dots.dots
+    some rows, B's rows contiguous: B is read as it lies, lanes along j      sweep.swept
+    else: A and B are packed, block by block                                 packed.packed
 
 The kernel itself only finds the operands of a batch and chooses a driver by the m of the call; the
 drivers and what they call are shared by all products (`work`). What is on top of the sum is the
@@ -18,19 +20,21 @@ from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace
 from .access import integer, storage_of
 from .contraction import Contraction, contraction_of
+from .dots import dots, dots_bytes, dots_routine
 from .elementwise import check_in_place
 from .frame import begin
-from .gemv import few_rows, stream_bytes, stream_routine
+from .gemv import stream, stream_bytes, stream_routine
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
 from .pack import packing_of
-from .packed import layout_of, packed_routine
+from .packed import layout_of, packed, packed_routine
 from .rewrite import contract
 from .site import Site, epilogue, sites
+from .sweep import offsets_of, swept, swept_routine
 from .tuning import TuningParams
 from .work import TILE, WORK, block
 
-GRAIN = 128  # columns: whole panels and dot blocks; at 64 packing A anew costs 10 %, here 4
+GRAIN = 192  # columns: whole panels and dot groups; packing A anew for fewer costs too much
 
 
 def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
@@ -44,21 +48,23 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
             with _between(site, below, above):
                 build.call(build.code(driver), block(build, "work"), site.lo, site.hi)
     return build.build(product.units, GRAIN, "column of the product, batch by batch",
-                       Affine.const(scratch_bytes(product, isa, params)))
+                       scratch_bytes(product, isa, params))
 
 
 def drivers(product: Contraction, isa: Isa,
             params: TuningParams) -> list[tuple[int, int | None, Routine]]:
     """(below, above, driver): taken where below < m <= above."""
-    stored, few = _stored(product), 0
-    found = []
-    if product.a.along:
-        few = few_rows(product.b.along, params)
-        single = product.m.constant == 1
-        found.append((0, few, stream_routine(isa, product.b.along, stored, single)))
-    if product.m.constant is not None and product.m.constant <= few:
-        return found
-    return [*found, (few, None, packed_routine(isa, params))]
+    stored, found = _stored(product), []
+    if product.a.along and params.few:
+        found.append((0, 1, stream_routine(isa, product.b.along, stored)))
+    low = len(found)
+    if not product.b.along and params.swept > low:
+        found.append((low, params.swept, swept_routine(isa, params, stored[1])))
+    elif product.a.along and params.few > low:
+        found.append((low, params.few, dots_routine(isa, params.few, stored)))
+    found.append((found[-1][1] if found else 0, None, packed_routine(isa, params)))
+    m = product.m.constant
+    return [f for f in found if m is None or f[0] < m and (f[1] is None or m <= f[1])]
 
 
 @contextmanager
@@ -75,12 +81,13 @@ def _between(site: Site, below: int, above: int | None) -> Iterator[None]:
             yield
 
 
-def scratch_bytes(product: Contraction, isa: Isa, params: TuningParams) -> int:
-    """Of one thread; without a packed path only the sums of the streaming one."""
-    rows = 1 if product.m.constant == 1 else max(few_rows(product.b.along, params), 1)
-    least = stream_bytes(product.b.along, rows, isa)
-    only = len(drivers(product, isa, params)) == 1 and product.a.along
-    return least if only else max(least, layout_of(isa, params).total)
+def scratch_bytes(product: Contraction, isa: Isa, params: TuningParams) -> Affine:
+    """Of one thread: what any of the drivers needs."""
+    needs = {stream: stream_bytes(product.b.along, isa), swept: offsets_of(isa, params)[-1],
+             packed: layout_of(isa, params).total}
+    made = {driver.make for _, _, driver in drivers(product, isa, params)}
+    total = Affine.const(max((needs[make] for make in made if make in needs), default=0))
+    return total + (dots_bytes(isa, params.few, product.k) if dots in made else Affine())
 
 
 def _stored(product: Contraction) -> tuple[str, str]:

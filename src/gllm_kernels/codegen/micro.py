@@ -16,7 +16,7 @@ from .tuning import TuningParams
 from .work import MICRO, routine_builder
 from ..trace.affine import Affine
 
-EVENNESS = 4  # so many heights there are, the tallest ones
+EVENNESS = 2  # so many heights there are, the tallest: more than 40 rows need no others
 
 
 def heights(params: TuningParams) -> tuple[int, ...]:
@@ -34,36 +34,47 @@ def micro_routine(isa: Isa, params: TuningParams, height: int) -> Routine:
 
 
 def micro(isa: Isa, params: TuningParams, height: int) -> Kernel:
+    """`tiles` tiles, each `..._next` bytes behind the one before."""
+    b = routine_builder(f"micro.{height}x{params.nr}", isa, MICRO)
+    moving = ("a", "b", "source", "target", "coming")
+    inits = [b.arg(name) for name in moving]
+    with b.loop(0, b.arg("tiles"), 1, *inits, name="tiles") as tile:
+        _tile(b, params, height, dict(zip(moving, tile.phis, strict=True)))
+        tile.yields(*(at + b.arg(f"{name}_next")
+                      for name, at in zip(moving, tile.phis, strict=True)))
+    return b.build(Affine.const(1), 1, "call")
+
+
+def _tile(b: KernelBuilder, params: TuningParams, height: int, at: dict[str, Value]) -> None:
     """height*nr/lanes accumulators; a term is nr/lanes loads, `height` broadcasts and an FMA for
     each accumulator."""
-    b = routine_builder(f"micro.{height}x{params.nr}", isa, MICRO)
-    vectors, terms, nr = params.nr // isa.lanes, params.terms, params.nr
-    with b.loop(0, height, 1, b.arg("coming"), name="coming") as row:
+    vectors, terms, nr = params.nr // b.lanes, params.terms, params.nr
+    with b.loop(0, height, 1, at["coming"], name="coming") as row:
         for disp in range(0, 4 * nr, LINE):
             b.emit(K.PREFETCH, row.phis[0], b.int(0), imm=Mem(1, disp))
         row.yields(row.phis[0] + b.arg("coming_pitch"))
-    sums = [b.load(base, index, scale, 4 * isa.lanes * v)
-            for base, (index, scale) in _rows(b, "source", height) for v in range(vectors)]
-    a = b.arg("a")
-    with b.loop(a, a + b.arg("depth") * (4 * height), 4 * height * terms, b.arg("b"), *sums,
-                name="k") as loop:
+    sums = [b.load(base, index, scale, 4 * b.lanes * v)
+            for base, (index, scale) in _rows(b, at["source"], "source_pitch", height)
+            for v in range(vectors)]
+    end = at["a"] + b.arg("depth") * (4 * height)
+    with b.loop(at["a"], end, 4 * height * terms, at["b"], *sums, name="k") as loop:
         line, *acc = loop.phis
         for term in range(terms):
             acc = _term(b, (loop.iv, 4 * height * term), (line, 4 * nr * term), acc, vectors)
         loop.yields(line + 4 * nr * terms, *acc)
     results = iter(loop.results[1:])
-    for base, (index, scale) in _rows(b, "target", height):
+    for base, (index, scale) in _rows(b, at["target"], "target_pitch", height):
         for v in range(vectors):
-            b.store(base, index, next(results), scale, 4 * isa.lanes * v)
-    return b.build(Affine.const(1), 1, "call")
+            b.store(base, index, next(results), scale, 4 * b.lanes * v)
 
 
-def _rows(b: KernelBuilder, name: str, height: int) -> list[tuple[Value, tuple[Value, int]]]:
+def _rows(b: KernelBuilder, base: Value, pitch: str,
+          height: int) -> list[tuple[Value, tuple[Value, int]]]:
     """(base, (index, scale)) of every row."""
-    pitch, base, rows = b.arg(f"{name}_pitch"), b.arg(name), []
-    offsets = multiples(b, pitch)
+    step, rows = b.arg(pitch), []
+    offsets = multiples(b, step)
     for row in range(height):
-        base = base + pitch * 4 if row and row % 4 == 0 else base
+        base = base + step * 4 if row and row % 4 == 0 else base
         rows.append((base, offsets[row % 4]))
     return rows
 

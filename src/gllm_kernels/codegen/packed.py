@@ -17,11 +17,11 @@ from itertools import accumulate
 
 from ..trace.affine import Affine
 from .isa.base import Isa
-from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
+from .kernel import K, Kernel, KernelBuilder, Routine, Value
 from .micro import height_step, heights, micro_routine
 from .pack import block_bytes, padded, pitch, spare_bytes
 from .tuning import TuningParams
-from .work import HEAD, MICRO, PACK, WORK, call, finished, routine_builder
+from .work import HEAD, MICRO, PACK, TILES, WORK, block, call, finished, routine_builder
 
 ROWS = 2048  # rows between two packings of the same block of B, rounded up to blocks of mc
 L1 = 32 << 10  # bytes: the smallest 1st-level data cache of AVX2 machines
@@ -29,10 +29,9 @@ L1 = 32 << 10  # bytes: the smallest 1st-level data cache of AVX2 machines
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Byte offsets in scratch: addresses of the micro-kernels, a row of zeros, what packing needs
-    at the edge, the packed blocks, the sums that wait for further terms."""
+    """Byte offsets in scratch: a row of zeros, what packing needs at the edge, the packed blocks,
+    the sums that wait for further terms."""
 
-    micros: int
     zeros: int
     spare: int
     a: int
@@ -40,11 +39,10 @@ class Layout:
     partial: int
     total: int
 
-
 def layout_of(isa: Isa, params: TuningParams) -> Layout:
     p = params
     panels = p.mc // p.mr
-    sizes = (8 * p.mr, 4 * p.nr, spare_bytes(p.kc, isa.lanes),
+    sizes = (4 * p.nr, spare_bytes(p.kc, isa.lanes),
              block_bytes(p.kc, panels, p.mr, isa.lanes),
              block_bytes(p.kc, -(-p.nc // p.nr), p.nr, isa.lanes), 4 * (ROWS + 2 * p.mc) * p.nc)
     return Layout(*accumulate([HEAD, *(-(-size // 64) * 64 for size in sizes)]))
@@ -55,27 +53,6 @@ def packed_routine(isa: Isa, params: TuningParams) -> Routine:
 
 
 @dataclass(frozen=True, slots=True)
-class Driver:
-    """What all loops know: `height` rows a panel, `rows` a block of A."""
-
-    b: KernelBuilder
-    params: TuningParams
-    layout: Layout
-    height: Value
-    rows: Value
-    micro: Value
-
-    def scratch(self, offset: int) -> Value:
-        return self.b.emit(K.SCRATCH) + offset
-
-    def bounded(self, value: Value, low: int, high: Value | int) -> Value:
-        """min(max(value, low), high)"""
-        b = self.b
-        high = high if isinstance(high, Value) else b.int(high)
-        return b.emit(K.IMIN, b.emit(K.IMAX, value, b.int(low)), high)
-
-
-@dataclass(frozen=True, slots=True)
 class Span:
     """`size` rows, columns or terms from `first` on."""
 
@@ -83,100 +60,130 @@ class Span:
     size: Value
 
 
+def bounded(b: KernelBuilder, value: Value, low: int, high: int) -> Value:
+    """min(max(value, low), high)"""
+    return b.emit(K.IMIN, b.emit(K.IMAX, value, b.int(low)), b.int(high))
+
+
+# -- the outer loops -------------------------------------------------------------------------------
 def packed(isa: Isa, params: TuningParams) -> Kernel:
     b = routine_builder("gemm.packed", isa, WORK)
-    d = _driver(b, isa, params)
-    p, m, begin, end = params, b.arg("m"), b.emit(K.BEGIN), b.emit(K.END)
-    once = b.emit(K.IMAX, b.arg("k"), b.int(1))  # k = 0 still stores the epilogue of 0
-    tall = (b.int(ROWS) / d.rows + 1) * d.rows
-    with (b.loop(begin, end, p.nc, name="jc") as jc,
+    p, m, k, end, layout = params, b.arg("m"), b.arg("k"), b.emit(K.END), layout_of(isa, params)
+    micro, height = _height(b, isa, params)
+    blocks, deep = _evenly(b, k, p.kc)  # k = 0 still stores the epilogue of 0
+    deep, mc = padded(deep), height * (p.mc // p.mr)
+    tall = (b.int(ROWS) / mc + 1) * mc
+    b.fill(block(b, "tiles"), TILES, {name: b.arg(name) for name in TILES if name in WORK} | {
+        "height": height, "micro": micro, "kept": bounded(b, blocks - 1, 0, 1)})
+    tiles = b.code(Routine("tiles", _tiles, (isa, params)))
+    with (b.loop(b.emit(K.BEGIN), end, p.nc, name="jc") as jc,
           b.loop(0, (m + tall - 1) / tall, 1, name="io") as io,
-          b.loop(0, once, p.kc, name="pc") as pc):
+          b.loop(0, blocks, 1, name="pc") as pc):
         columns = Span(jc.iv, b.emit(K.IMIN, end - jc.iv, b.int(p.nc)))
-        above = io.iv * tall
+        above, start = io.iv * tall, pc.iv * deep
         rows = b.emit(K.IMIN, m - above, tall)
-        terms = Span(pc.iv, b.emit(K.IMIN, b.arg("k") - pc.iv, b.int(p.kc)))
-        _pack(d, "b", columns, terms, b.arg("n"), (d.layout.b, b.int(p.nr)))
-        with b.loop(0, (rows + d.rows - 1) / d.rows, 1, name="ic") as ic:
-            inside = ic.iv * d.rows
-            block = Span(above + inside, b.emit(K.IMIN, rows - inside, d.rows))
-            _pack(d, "a", block, terms, m, (d.layout.a, d.height))
-            _tiles(d, block, columns, terms, inside)
+        terms = Span(start, b.emit(K.IMIN, k - start, deep))
+        _pack(b, layout, "b", columns, terms, b.int(p.nr))
+        with b.loop(0, (rows + mc - 1) / mc, 1, name="ic") as ic:
+            inside = ic.iv * mc
+            part = Span(above + inside, b.emit(K.IMIN, rows - inside, mc))
+            _pack(b, layout, "a", part, terms, height)
+            b.fill(block(b, "tiles"), TILES, {
+                "row": part.first, "rows": part.size, "column": columns.first,
+                "columns": columns.size, "depth": terms.size, "inside": inside,
+                "begun": b.emit(K.IMIN, start, b.int(1)),
+                "more": b.emit(K.IMIN, blocks - 1 - pc.iv, b.int(1))})
+            b.call(tiles, block(b, "tiles"))
     return b.build(Affine.const(1), 1, "column of a product")
 
 
-def _driver(b: KernelBuilder, isa: Isa, params: TuningParams) -> Driver:
-    """The height of all panels, and the micro-kernel for it."""
-    layout, step, zero, mr = layout_of(isa, params), height_step(params), b.int(0), params.mr
-    at = b.emit(K.SCRATCH)
-    lowest = heights(params)[0]
-    for number, height in enumerate(heights(params)):
-        code = b.code(micro_routine(isa, params, height))
-        b.emit(K.ISTORE, at, zero, code, imm=Mem(1, layout.micros + 8 * number))
-    with b.loop(0, params.nr, b.lanes, name="zeros") as loop:
-        b.store(at + layout.zeros, loop.iv, b.const(0.0))
-    m = b.emit(K.IMAX, b.arg("m"), b.int(1))
-    panels = (m + (mr - 1)) / mr
-    even = (m + panels - 1) / panels
-    # the lowest height that is enough
-    number = (b.emit(K.IMAX, even - lowest, zero) + (step - 1)) / step
-    micro = b.emit(K.ILOAD, at, number, imm=Mem(8, layout.micros))
-    height = number * step + lowest
-    return Driver(b, params, layout, height, height * (params.mc // mr), micro)
+def _height(b: KernelBuilder, isa: Isa, params: TuningParams) -> tuple[Value, Value]:
+    """The micro-kernel for all panels of A, and its height: the lowest that is enough."""
+    lowest, step = heights(params)[0], height_step(params)
+    even = _evenly(b, b.arg("m"), params.mr)[1]
+    number = (b.emit(K.IMAX, even - lowest, b.int(0)) + (step - 1)) / step
+    codes = [b.code(micro_routine(isa, params, height)) for height in heights(params)]
+    code = codes[0]
+    for at, other in enumerate(codes[1:], 1):
+        code = code + (other - code) * bounded(b, number - (at - 1), 0, 1)
+    return code, number * step + lowest
 
 
-def _pack(d: Driver, name: str, lines: Span, terms: Span, end: Value,
-          panels: tuple[int, Value]) -> None:
-    b = d.b
-    line, step = b.arg(f"{name}_line"), b.arg(f"{name}_depth")
+def _evenly(b: KernelBuilder, size: Value, most: int) -> tuple[Value, Value]:
+    """How many parts of at most `most`, at least one, and the size of each."""
+    size = b.emit(K.IMAX, size, b.int(1))
+    parts = (size + (most - 1)) / most
+    return parts, (size + parts - 1) / parts
+
+
+def _pack(b: KernelBuilder, layout: Layout, name: str, lines: Span, terms: Span,
+          width: Value) -> None:
+    at, line, step = b.emit(K.SCRATCH), b.arg(f"{name}_line"), b.arg(f"{name}_depth")
+    end, target = {"a": (b.arg("m"), layout.a), "b": (b.arg("n"), layout.b)}[name]
     slots = {"source": b.arg(name) + lines.first * line + terms.first * step, "line": line,
              "depth_step": step, "lines": lines.size, "exist": end - lines.first,
-             "depth": terms.size, "target": d.scratch(panels[0]), "width": panels[1],
-             "spare": d.scratch(d.layout.spare)}
+             "depth": terms.size, "target": at + target, "width": width,
+             "spare": at + layout.spare}
     call(b, b.arg(f"pack_{name}"), "pack", PACK, slots)
 
 
-def _tiles(d: Driver, rows: Span, columns: Span, terms: Span, inside: Value) -> None:
-    """All tiles of a block. The outer operand's panel stays in the 1st-level cache, the inner one
-    streams from the 2nd: outermost is the largest panel that fits."""
-    b, p = d.b, d.params
-    a_step, b_step = (pitch(terms.size, width, b.lanes) for width in (d.height, p.nr))
-    down = (b.int(0), (rows.size + d.height - 1) / d.height, 1, d.scratch(d.layout.a), a_step)
-    right = (b.int(0), columns.size, p.nr, d.scratch(d.layout.b), b_step)
-    b_outside = 4 * p.kc * p.nr <= L1
-    outer, inner = (right, down) if b_outside else (down, right)
-    with b.loop(*outer[:4], name="outer panel") as far:
-        with b.loop(*inner[:4], name="inner panel") as near:
-            i, j = (near, far) if b_outside else (far, near)
-            _tile(d, rows, columns, terms, (i.iv * d.height, j.iv), (i.phis[0], j.phis[0]), inside)
-            near.yields(near.phis[0] + inner[4])
-        far.yields(far.phis[0] + outer[4])
+# -- the tiles of a block --------------------------------------------------------------------------
+def _tiles(isa: Isa, params: TuningParams) -> Kernel:
+    """All tiles of what is packed at one time. The outer operand's panel stays in the 1st-level
+    cache, the inner one streams from the 2nd: outermost is the largest panel that fits."""
+    b, p, layout = routine_builder("gemm.tiles", isa, TILES), params, layout_of(isa, params)
+    zeros = b.emit(K.SCRATCH) + layout.zeros
+    for v in range(0, p.nr, b.lanes):
+        b.store(zeros, b.int(0), b.const(0.0), disp=4 * v)
+    edge, sizes = (b.arg("height"), b.int(p.nr)), (b.arg("rows"), b.arg("columns"))
+    steps = [pitch(b.arg("depth"), width, b.lanes) for width in edge]
+    outer = int(4 * p.kc * p.nr <= L1)
+    inner = 1 - outer
+    count = [(size + width - 1) / width for size, width in zip(sizes, edge, strict=True)]
+    starts = [b.emit(K.SCRATCH) + offset for offset in (layout.a, layout.b)]
+    plain = b.emit(K.IMAX, b.arg("direct"), b.arg("more"))
+    with b.loop(0, count[outer], 1, starts[outer], name="outer panel") as far:
+        # tiles that need nothing but adding up, in one call; the others one by one
+        left = sizes[outer] - far.iv * edge[outer]
+        whole = bounded(b, left - edge[outer] + 1, 0, 1) * (sizes[inner] / edge[inner])
+        together = b.emit(K.IMAX, whole * plain, b.int(1))
+        with b.loop(0, count[inner] - together + 1, 1, name="strips") as strip:
+            first = bounded(b, strip.iv, 0, 1)
+            number = (strip.iv + together - 1) * first
+            near = (number, starts[inner] + number * steps[inner])
+            along = (together - (together - 1) * first, steps[inner])
+            panels = (near, (far.iv, far.phis[0]))
+            _strip(b, params, layout, panels if outer else panels[::-1], inner, along)
+        far.yields(far.phis[0] + steps[outer])
+    return b.build(Affine.const(1), 1, "call")
 
 
-def _tile(d: Driver, rows: Span, columns: Span, terms: Span, corner: tuple[Value, Value],
-          panels: tuple[Value, Value], inside: Value) -> None:
-    """One tile: sums so far (or zeros), the terms of the block, and at the last the epilogue."""
-    b, p = d.b, d.params
-    i, j = corner
-    row, column, left = rows.first + i, columns.first + j, (rows.size - i, columns.size - j)
-    wide = d.bounded(left[1] - (p.nr - 1), 0, 1)  # 1 when all columns exist
-    direct = d.bounded(left[0] - d.height + 1, 0, 1) * wide * b.arg("direct")
-    final = b.arg("c") + row * b.arg("c_line") + column * b.arg("c_size")
-    kept = d.bounded(b.arg("k") - p.kc, 0, 1)  # sums wait for further blocks
-    slot = d.scratch(d.layout.partial) + ((inside + i) * p.nc + j * d.height) * kept * 4
-    target = slot + (final - slot) * direct
-    step = (b.arg("c_line") - 4 * p.nr) * direct + 4 * p.nr
-    begun = b.emit(K.IMIN, terms.first, b.int(1))
-    zeros = d.scratch(d.layout.zeros)
-    depth = terms.size if p.terms == 1 else padded(terms.size)
-    slots = {"a": panels[0], "b": panels[1], "depth": depth,
-             "source": zeros + (target - zeros) * begun, "source_pitch": step * begun,
-             "target": target, "target_pitch": step, "coming": final,
-             "coming_pitch": b.arg("c_line")}
-    call(b, d.micro, "micro", MICRO, slots)
+def _strip(b: KernelBuilder, p: TuningParams, layout: Layout,
+           panels: tuple[tuple[Value, Value], ...], inner: int,
+           along: tuple[Value, Value]) -> None:
+    """`along[0]` tiles: sums so far (or zeros), the terms of the block, the epilogue at the last."""
+    height, line, size = b.arg("height"), b.arg("c_line"), b.arg("c_size")
+    i, j = panels[0][0] * height, panels[1][0] * p.nr
+    left = b.arg("rows") - i, b.arg("columns") - j
+    direct = (b.arg("direct") * bounded(b, left[0] - height + 1, 0, 1)
+              * bounded(b, left[1] - (p.nr - 1), 0, 1))
+    row, column = b.arg("row") + i, b.arg("column") + j
+    final, at = b.arg("c") + row * line + column * size, b.emit(K.SCRATCH)
+    slot = at + layout.partial + ((b.arg("inside") + i) * p.nc + j * height) * b.arg("kept") * 4
+    target, step = slot + (final - slot) * direct, (line - 4 * p.nr) * direct + 4 * p.nr
+    zeros, begun, none = at + layout.zeros, b.arg("begun"), b.int(0)
+    # from tile to tile in C and in scratch
+    far, near = (line * height, size * p.nr)[inner], height * 4 * (p.nr, p.nc)[1 - inner]
+    next_ = (far - near) * direct + near
+    depth = b.arg("depth") if p.terms == 1 else padded(b.arg("depth"))
+    call(b, b.arg("micro"), "micro", MICRO, {
+        "a": panels[0][1], "b": panels[1][1], "tiles": along[0], "depth": depth,
+        "source": zeros + (target - zeros) * begun, "source_pitch": step * begun,
+        "target": target, "target_pitch": step, "coming": final, "coming_pitch": line,
+        "a_next": none if inner else along[1], "b_next": along[1] if inner else none,
+        "source_next": next_ * begun, "target_next": next_, "coming_next": far})
     # where it may not stay as it is and no terms follow
-    with (b.when_less(b.arg("k") - terms.first, p.kc + 1), b.when_less(direct, 1)):
+    with b.when_less(b.arg("more") + direct, 1):
         finished(b, {"sums": slot, "pitch": b.int(4 * p.nr), "row": row, "column": column,
-                     "rows": b.emit(K.IMIN, left[0], d.height),
+                     "rows": b.emit(K.IMIN, left[0], height),
                      "columns": b.emit(K.IMIN, left[1], b.int(p.nr))})
-

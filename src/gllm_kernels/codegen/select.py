@@ -214,7 +214,8 @@ class Selector:
         self.sink(i for i in sums if self.constant(i.args[1]) is None)
         inside = self.loops
         self.body(loop.body)
-        if self.loops == inside:
+        calls = any(s.__class__ is Inst and s.op is K.CALL for s in loop.body)
+        if self.loops == inside and not calls:  # there is no loop further in
             program.innermost.add(number)
         self.inst = None
         low = self.constant(loop.lo)

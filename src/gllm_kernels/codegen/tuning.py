@@ -1,7 +1,7 @@
 """The numbers a generator may choose freely: they change speed and never a result's meaning.
 
-    c tile of mr rows x nr columns, kc deep; blocks of mc rows and nc columns; up to `few` rows B is
-    streamed instead of packed; `terms` products per sum in a round of the k loop; `unroll` vectors
+    c tile of mr rows x nr columns, kc deep; blocks of mc rows and nc columns; up to `few` rows a B
+    of contiguous terms is not packed, up to `swept` rows one of contiguous columns; `terms` products per sum in a round of the k loop; `unroll` vectors
     per round of a row loop.
 
 Defaults come from the width of the vectors and the number of registers; measured ones replace them.
@@ -23,7 +23,8 @@ class TuningParams:
     kc: int
     mc: int
     nc: int
-    few: int = 32
+    few: int = 64
+    swept: int = 112
     terms: int = 1
     unroll: int = 4
     accumulators: int = 8
@@ -32,8 +33,8 @@ class TuningParams:
 def default_params(isa: Isa) -> TuningParams:
     """The widest tile whose accumulators, two columns of B and one of A fit the registers.
 
-    32 registers: 14 x 2 accumulators + 2 + 1 = 31. 16 registers: 6 x 2 + 2 + 1 = 15. A panel of
-    kc = 512 columns of B is 32 or 64 KB, within half of a 2nd-level cache; mc is a multiple of mr.
+    32 registers: 14 x 2 accumulators + 2 + 1 = 31. 16 registers: 6 x 2 + 2 + 1 = 15. A block of A
+    takes a third of a 2nd-level cache of 1 MB; mc is a multiple of mr.
     """
     mr = 14 if isa.vregs >= 32 else 6
-    return TuningParams(mr=mr, nr=2 * isa.lanes, kc=512, mc=12 * mr, nc=1024)
+    return TuningParams(mr=mr, nr=2 * isa.lanes, kc=1024, mc=6 * mr if isa.vregs >= 32 else 12 * mr, nc=1024)

@@ -23,9 +23,16 @@ WORK = ("a", "a_line", "a_depth", "b", "b_line", "b_depth", "m", "n", "k", "c", 
 TILE = ("sums", "pitch", "row", "rows", "column", "columns")
 PACK = ("source", "line", "depth_step", "lines", "exist", "depth", "target", "width", "spare")
 MICRO = ("a", "b", "depth", "source", "source_pitch", "target", "target_pitch", "coming",
-         "coming_pitch")
+         "coming_pitch", "tiles", "a_next", "b_next", "source_next", "target_next", "coming_next")
+TILES = ("c", "c_line", "c_size", "direct", "args", "tile", "epilogue", "height", "micro", "kept",
+         "row", "rows", "column", "columns", "depth", "inside", "begun", "more")
+SWEEP = ("a", "b", "b_step", "columns", "sums")
+DOTS = ("tiles", "x", "x_next", "w", "w_line", "depth", "source", "source_next", "kept", "last",
+        "target", "ahead")
 
-BLOCKS = {"work": len(WORK), "pack": len(PACK), "micro": len(MICRO), "tile": len(TILE) + 8}
+BLOCKS = {"work": len(WORK), "pack": len(PACK), "tiles": len(TILES), "micro": len(MICRO), "sweep": len(SWEEP),
+          "dots": len(DOTS),
+          "tile": len(TILE) + 8}
 HEAD = 64 * sum(-(-slots // 8) for slots in BLOCKS.values())  # bytes at the start of scratch
 Slots = Mapping[str, Value]
 

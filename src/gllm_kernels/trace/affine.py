@@ -40,7 +40,10 @@ class Affine:
         return Affine(((coef, (name,)),) if coef else ())
 
     def __add__(self, other: Affine | int) -> Affine:
-        return Affine.of(self.terms + as_affine(other).terms)
+        other = as_affine(other)
+        if not self.terms or not other.terms:
+            return self if self.terms else other
+        return Affine.of(self.terms + other.terms)
 
     __radd__ = __add__
 
@@ -52,7 +55,12 @@ class Affine:
 
     def __mul__(self, other: Affine | int) -> Affine:
         other = as_affine(other)
-        return Affine.of((a * b, m + k) for a, m in self.terms for b, k in other.terms)
+        for one, many in ((self, other), (other, self)):
+            factor = one.constant
+            if factor is not None:
+                scaled = tuple([(factor * c, m) for c, m in many.terms]) if factor else ()
+                return many if factor == 1 else Affine(scaled)
+        return Affine.of([(a * b, m + k) for a, m in self.terms for b, k in other.terms])
 
     __rmul__ = __mul__
 
@@ -83,6 +91,8 @@ class Affine:
 
     def substitute(self, env: Mapping[str, Affine | int]) -> Affine:
         """Replace symbols by polynomials."""
+        if not any(symbol in env for _, mono in self.terms for symbol in mono):
+            return self
         total = Affine()
         for coef, mono in self.terms:
             term = Affine.const(coef)
