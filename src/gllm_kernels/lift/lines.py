@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from elftools.dwarf.compileunit import CompileUnit
+from elftools.dwarf.dwarfinfo import DWARFInfo
 from elftools.elf.elffile import ELFFile
 
 from ..scalar.loader import UNREADABLE
@@ -18,7 +19,7 @@ def source_line(path: Path, address: int) -> str:
     try:
         with path.open("rb") as stream:
             elf = ELFFile(stream)
-            rows = sorted(_rows(elf), key=lambda row: row[0])
+            rows = sorted(_rows(elf, address), key=lambda row: row[0])
     except (OSError, *UNREADABLE):
         return ""
     before = [row for row in rows if row[0] <= address]
@@ -36,12 +37,12 @@ def _text(file: Path, line: int) -> str:
     return f"  {lines[line - 1].strip()[:MOST]}" if 0 < line <= len(lines) else ""
 
 
-def _rows(elf: ELFFile) -> Iterator[tuple[int, Path, int]]:
-    """(address, file, line) of every row of the line tables; line 0 where a sequence ends."""
+def _rows(elf: ELFFile, address: int) -> Iterator[tuple[int, Path, int]]:
+    """(address, file, line) of every row of the line table; line 0 where a sequence ends."""
     if not elf.has_dwarf_info():
         return
     dwarf = elf.get_dwarf_info()
-    for unit in dwarf.iter_CUs():
+    for unit in _units(dwarf, address):
         program = dwarf.line_program_for_CU(unit)
         for entry in program.get_entries() if program else ():
             state = entry.state
@@ -49,6 +50,15 @@ def _rows(elf: ELFFile) -> Iterator[tuple[int, Path, int]]:
                 yield state.address, Path(), 0
             elif state is not None and state.line:
                 yield state.address, _file(unit, program, state.file), state.line
+
+
+def _units(dwarf: DWARFInfo, address: int) -> Iterable[CompileUnit]:
+    """The unit that holds `address`; all of them where the file has no table of that."""
+    table = dwarf.get_aranges()
+    if not table:
+        return dwarf.iter_CUs()
+    offset = table.cu_offset_at_addr(address)
+    return () if offset is None else (dwarf.get_CU_at(offset),)
 
 
 def _file(unit: CompileUnit, program: object, number: int) -> Path:
