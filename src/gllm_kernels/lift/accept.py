@@ -14,7 +14,7 @@ from functools import cache
 from itertools import count as count_from
 from itertools import chain, islice, product
 
-from iced_x86 import OpKind
+from iced_x86 import OpKind, Register
 
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace
@@ -34,8 +34,8 @@ from .program import Program
 from .signature import Signature
 
 # Sizes at which the formula is read: 2 apart, so that n and n-1 are never both a dimension.
-FIRST, SECOND = (3, 5, 7, 9, 11, 13), (6, 4, 3, 10, 8, 5)
-SPARE = 17  # from here on, where those occur as constants in the code
+FIRST, SECOND = 3, (6, 4, 3, 10, 8, 5)
+FRAMES = (Register.RSP, Register.RBP, Register.RIP)
 ORDINARY = (0, 1, 2, 4, 8, 16)  # immediates that every loop over floats has
 FAR = 300  # the largest size that is sampled
 MOST_LIFTS, MOST_STEPS, MOST_CLASSES = 600, 500_000, 64
@@ -412,20 +412,18 @@ def _with(sizes: Sizes, place: int, size: int) -> Sizes:
 
 def base_sizes(program: Program, count: int) -> tuple[Sizes, Sizes]:
     """Two tuples of sizes that do not occur as constants in the code."""
-    if count > len(FIRST):
-        raise Refusal(f"{count} dimensions; at most {len(FIRST)} are lifted")
+    if count > len(SECOND):
+        raise Refusal(f"{count} dimensions; at most {len(SECOND)} are lifted")
     used = set(immediates(program)) - set(ORDINARY)
-    spare = (s for s in count_from(SPARE, 2) if s not in used)
-    first = (5,) if count == 1 else FIRST[:count]
-    second = (8,) if count == 1 else SECOND[:count]
-    return tuple(next(spare) if s in used else s for s in first), second
+    free = (s for s in count_from(5 if count == 1 else FIRST, 2) if s not in used)
+    return tuple(islice(free, count)), (8,) if count == 1 else SECOND[:count]
 
 
 def immediates(program: Program) -> Iterator[int]:
-    """Constants of the code, displacements also as element counts."""
+    """Constants of the code, displacements also as element counts, but for places on the stack."""
     for i in program.instructions:
         for k in range(i.op_count):
-            if i.op_kind(k) == OpKind.MEMORY and not i.is_ip_rel_memory_operand:
+            if i.op_kind(k) == OpKind.MEMORY and i.memory_base not in FRAMES:
                 size = abs(v.signed(i.memory_displacement, 64))
                 yield from (size, size // 4)
             elif OpKind.IMMEDIATE8 <= i.op_kind(k) <= OpKind.IMMEDIATE32TO64:

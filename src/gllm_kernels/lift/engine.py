@@ -170,11 +170,11 @@ class Machine(Loops):
                 "compute the value with ?: and store it always",
                 at=self.at,
             )
-        for address, (pointer, index, node) in memory.items():
-            other = self.memory[address][2]
-            if other is not node:
-                value = self.nodes.select(condition, node, other)
-                self.memory[address] = (pointer, index, value)
+        for address, stored in memory.items():
+            other = self.memory[address]
+            if other is not stored:
+                value = self.nodes.select(condition, stored[2], other[2])
+                self.memory[address] = (*stored[:2], value)
         self.flags = None
 
 

@@ -105,7 +105,7 @@ class Expander:
             return self.nodes.make(node.op, (), self.index(node.imm, env))
         if node.op is Op.REDUCE:
             return self.reduce(node, env)
-        args = tuple(self.value(a, env) for a in node.args)
+        args = tuple([self.value(a, env) for a in node.args])
         return self.nodes.make(node.op, args, node.imm)
 
     def reduce(self, node: TraceOp, env: Binding) -> Node:

@@ -212,7 +212,11 @@ def has_counter(a: Int) -> bool:
 
 
 def has_opaque(a: Int) -> bool:
-    return a.__class__ is Poly and any(m and m[-1] >= OPAQUE for m in a.terms)
+    if a.__class__ is Poly:
+        for mono in a.terms:
+            if mono and mono[-1] >= OPAQUE:
+                return True
+    return False
 
 
 def atoms_of(a: Int) -> Iterator[int]:
@@ -298,9 +302,17 @@ def _fits_32(a: Poly) -> bool:
 def extent_limit(a: Poly, bits: int = 31) -> int:
     """The largest D with |a| < 2^bits while every atom is at most D."""
     room = (1 << bits) - 1
-    low, high = 0, room
-    if max(len(m) for m in a.terms) > 1:
-        high = isqrt(room)
+    sums = [0, 0, 0, 0]  # of coefficients by degree, the last from 3 on
+    for mono, coef in a.terms.items():
+        sums[min(len(mono), 3)] += abs(coef)
+    constant, linear, square, more = sums
+    if not more:
+        room -= constant
+        if not square:
+            return max(0, room // linear)
+        root = isqrt(linear * linear + 4 * square * max(0, room))
+        return max(0, (root - linear) // (2 * square))
+    low, high = 0, isqrt(room)
     while low < high:
         middle = (low + high + 1) // 2
         total = sum(abs(c) * middle ** len(m) for m, c in a.terms.items())

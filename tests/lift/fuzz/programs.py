@@ -147,7 +147,7 @@ def load(w: Writer, scope: list[tuple[str, str]]) -> str:
         axes.pop(rng.randrange(len(axes)))
     if len(axes) > 1 and rng.random() < 0.2:
         rng.shuffle(axes)
-    if len(axes) == 1 and rng.random() < 0.12:
+    if len(axes) == 1 and rng.random() < 0.12 and axes[0][0] not in w.bounds:
         return _odd_element(w, name, *axes[0])
     text, length = position(w, axes)
     w.inputs[name].add(length)
