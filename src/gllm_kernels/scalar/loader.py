@@ -19,11 +19,11 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, SymbolTableSection
-from elftools.elf.sections import Symbol as ElfSymbol
 
 from ..errors import FormatError
 from ..memory import CodeBlock, place
@@ -33,6 +33,12 @@ OBJECTS = Path(__file__).parent / "objects"
 _ALLOC, _WRITE = 2, 1  # SHF_ALLOC, SHF_WRITE
 _JUMP = b"\xff\x25\x02\x00\x00\x00\x66\x90"  # jmp [rip+2]; two bytes of padding; the pointer
 _JUMP_SIZE = len(_JUMP) + 8
+_FUNCTION = 2  # STT_FUNC
+# Elf64_Sym and Elf64_Rela (System V gABI, chapter 4); read as arrays, because one by one they take
+# longer than to compile a kernel
+_SYMBOL = np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("home", "<u2"),
+                    ("value", "<u8"), ("size", "<u8")])
+_RELOCATION = np.dtype([("offset", "<u8"), ("kind", "<u4"), ("symbol", "<u4"), ("addend", "<i8")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +216,23 @@ def _layout(sections: Mapping[int, bytes]) -> tuple[dict[int, int], int]:
     return starts, end
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An entry of a symbol table; its section is 0 for an imported symbol."""
+
+    name: str
+    type: int
+    home: int
+    value: int
+    size: int
+
+
+def _symbols(elf: ELFFile, table: SymbolTableSection) -> list[_Row]:
+    names = elf.get_section(table["sh_link"]).data()
+    return [_Row(names[at : names.index(b"\0", at)].decode(), info & 15, home, value, size)
+            for at, info, _, home, value, size in np.frombuffer(table.data(), _SYMBOL).tolist()]
+
+
 def _functions(
     elf: ELFFile, starts: Mapping[int, int], sections: Mapping[int, bytes], path: str
 ) -> dict[str, Symbol]:
@@ -217,13 +240,12 @@ def _functions(
     if not isinstance(table, SymbolTableSection):
         return {}
     found = {}
-    for symbol in table.iter_symbols():
-        home, value, size = symbol["st_shndx"], symbol["st_value"], symbol["st_size"]
-        if symbol["st_info"]["type"] != "STT_FUNC" or home not in starts:
+    for row in _symbols(elf, table):
+        if row.type != _FUNCTION or row.home not in starts:
             continue
-        if value + size > len(sections[home]):
-            raise FormatError(f"{path}: function {symbol.name!r} ends outside its section")
-        found[symbol.name] = Symbol(starts[home] + value, size)
+        if row.value + row.size > len(sections[row.home]):
+            raise FormatError(f"{path}: function {row.name!r} ends outside its section")
+        found[row.name] = Symbol(starts[row.home] + row.value, row.size)
     return found
 
 
@@ -234,30 +256,23 @@ def _places(
     if section["sh_info"] not in starts:
         return []  # of a section that is not mapped, such as debug data or unwind tables
     base = starts[section["sh_info"]]
-    symbols = elf.get_section(section["sh_link"])
+    symbols = _symbols(elf, elf.get_section(section["sh_link"]))
     rows = []
-    for relocation in section.iter_relocations():
-        symbol = symbols.get_symbol(relocation["r_info_sym"])
-        rows.append(
-            _Place(
-                base + relocation["r_offset"],
-                relocation["r_info_type"],
-                symbol.name or f"section {symbol['st_shndx']}",
-                _local(symbol, starts, path),
-                relocation["r_addend"],
-            )
-        )
+    for offset, kind, number, addend in np.frombuffer(section.data(), _RELOCATION).tolist():
+        symbol = symbols[number]
+        name = symbol.name or f"section {symbol.home}"
+        rows.append(_Place(base + offset, kind, name, _local(symbol, starts, path), addend))
     return rows
 
 
-def _local(symbol: ElfSymbol, starts: Mapping[int, int], path: str) -> int | None:
+def _local(symbol: _Row, starts: Mapping[int, int], path: str) -> int | None:
     """Offset of a symbol in the block; None for an imported one."""
-    home = symbol["st_shndx"]
-    if home == "SHN_UNDEF":
+    if symbol.home == 0:
         return None
-    if home not in starts:
-        raise FormatError(f"{path}: symbol {symbol.name!r} lies in unmapped section {home}")
-    return starts[home] + symbol["st_value"]
+    if symbol.home not in starts:
+        raise FormatError(
+            f"{path}: symbol {symbol.name!r} lies in unmapped section {symbol.home}")
+    return starts[symbol.home] + symbol.value
 
 
 def _is_pointer(kind: int) -> bool:
