@@ -23,8 +23,21 @@ def fits(value: int) -> bool:
     return -1 << 31 <= value < 1 << 31
 
 
-def integer_constant(s: Selector, inst: Inst, dst: int | None = None) -> None:
-    s.emit(load_integer(s, s.need(inst.dst), inst.imm))
+def constant_load(s: Selector, inst: Inst, dst: int) -> MInst:
+    return load_integer(s, dst, inst.imm)
+
+
+def argument_load(s: Selector, inst: Inst, dst: int) -> MInst:
+    addr = Addr(s.entered(x86.ARGS), disp=s.slots[inst.imm])
+    return s.op(x86.MOV_LOAD, dst, mem=addr, free=True)
+
+
+def code_load(s: Selector, inst: Inst, dst: int) -> MInst:
+    return s.op(x86.LEA, dst, mem=Addr(pool=inst.imm), free=True)
+
+
+def leaf(load: Callable[[Selector, Inst, int], MInst]) -> Callable[[Selector, Inst], None]:
+    return lambda s, inst: s.emit(load(s, inst, s.need(inst.dst)))
 
 
 def load_integer(s: Selector, dst: int, value: int) -> MInst:
@@ -32,11 +45,6 @@ def load_integer(s: Selector, dst: int, value: int) -> MInst:
     if 0 <= value < 1 << 32:
         return s.op(x86.MOV_I32, dst, imm=value - (value >> 31 << 32), free=True)
     return s.op(x86.MOV_S32 if fits(value) else x86.MOV_I64, dst, imm=value, free=True)
-
-
-def argument(s: Selector, inst: Inst) -> None:
-    addr = Addr(s.entered(x86.ARGS), disp=s.slots[inst.imm])
-    s.emit(s.op(x86.MOV_LOAD, s.need(inst.dst), mem=addr, free=True))
 
 
 def float_argument(s: Selector, inst: Inst) -> None:
@@ -139,10 +147,6 @@ def integer_div(s: Selector, inst: Inst) -> None:
            MInst(Kind.COPY, None, (dst,), (quotient,), op=inst.op, origin=inst.origin))
 
 
-def code_address(s: Selector, inst: Inst) -> None:
-    s.emit(s.op(x86.LEA, s.need(inst.dst), mem=Addr(pool=inst.imm), free=True))
-
-
 def call(s: Selector, inst: Inst) -> None:
     """Arguments to their registers, then the call; `regalloc` knows what it destroys."""
     code, *args = inst.args
@@ -158,8 +162,8 @@ def prefetch(s: Selector, inst: Inst) -> None:
 
 
 SCALAR: dict[K, Callable[[Selector, Inst], None]] = {
-    K.ICONST: integer_constant,
-    K.ARG: argument,
+    K.ICONST: leaf(constant_load),
+    K.ARG: leaf(argument_load),
     K.ARGF: float_argument,
     K.BEGIN: passed(x86.BEGIN),
     K.END: passed(x86.END),
@@ -175,6 +179,6 @@ SCALAR: dict[K, Callable[[Selector, Inst], None]] = {
     K.IMAX: integer_pick(x86.CMOVG),
     K.IDIV: integer_div,
     K.PREFETCH: prefetch,
-    K.CODE: code_address,
+    K.CODE: leaf(code_load),
     K.CALL: call,
 }

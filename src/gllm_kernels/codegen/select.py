@@ -8,6 +8,10 @@ asked for is never emitted, and a user may take over its argument's work:
     vector constant                            -> memory operand (pool behind the code)
     i + c, i * {1, 2, 4, 8}, p + i             -> part of the address
     integer constants                          -> immediates
+
+An argument or integer constant that an outer region defined is loaded again in the region that uses
+it (for a loop without loops: in front of it). So it is alive for a moment only, and loops that call
+and so can keep little in registers have nothing to spill.
 """
 
 from __future__ import annotations
@@ -37,7 +41,15 @@ from .kernel import (
     walk,
 )
 from .machine import IN_MEMORY, Addr, Kind, MInst, Program
-from .scalars import SCALAR, fits, integer_add, load_integer
+from .scalars import (
+    SCALAR,
+    argument_load,
+    code_load,
+    constant_load,
+    fits,
+    integer_add,
+    load_integer,
+)
 
 OP = Kind.OP
 
@@ -84,9 +96,11 @@ class Selector:
         self.class_of = {I64: "g", MASK: isa.mask_class, VEC: "v", VOID: ""}
         self.regs: dict[int, int] = {}  # values somebody asked for -> virtual register
         self.entry: dict[int, int] = {}  # machine register of an argument -> virtual register
+        self.again: dict[int, dict[int, int]] = {}  # region -> {leaf of an outer one: register}
+        self.host: list[int] = [0]  # region -> where its leaves are loaded
         self.tables: dict[tuple[int, ...], int] = {}  # vectors loaded once at the start
-        self.floating: list[Inst] = []  # leaves inside the current loop
-        self.depth, self.loops, self.regions, self.epoch = 0, 0, 0, 0
+        self.floating: list[Inst] = []  # leaves inside the current loop, if it has no loops
+        self.loops, self.regions, self.epoch = 0, 0, 0
         self.region = 0
         self.done: set[int] = set()
         self.inst: Inst | None = None
@@ -119,6 +133,9 @@ class Selector:
                 self.place[stmt.dst] = (region, self.epoch)
                 continue
             self.regions += 1
+            flat = stmt.__class__ is Loop and all(s.__class__ is Inst and s.op is not K.CALL
+                                                  for s in stmt.body)
+            self.host.append(self.host[region] if flat else self.regions)
             if isinstance(stmt, Loop):
                 classes = [self.classes[v] for v in stmt.inits]
                 self.classes[stmt.iv] = "g"
@@ -143,10 +160,22 @@ class Selector:
 
     def need(self, value: int) -> int:
         """The register a value will be in; asking makes its definition emit code."""
-        reg = self.regs.get(value)
+        inst, known = self.defs.get(value), self.regs
+        if inst is not None and inst.op in AGAIN:
+            host = self.host[self.region]
+            if host != self.host[self.place[value][0]]:
+                known = self.again.setdefault(host, {})
+        reg = known.get(value)
         if reg is None:
-            reg = self.regs[value] = self.program.fresh(self.classes[value])
+            reg = known[value] = self.program.fresh(self.classes[value])
         return reg
+
+    def load_again(self) -> None:
+        """At the start of a region: the leaves of outer ones that it uses."""
+        for value, reg in self.again.pop(self.region, {}).items():
+            self.inst = self.defs[value]
+            self.emit(AGAIN[self.inst.op](self, self.inst, reg))
+        self.inst = None
 
     def entered(self, register: int) -> int:
         """The virtual register holding what the caller passed in a machine register."""
@@ -172,30 +201,27 @@ class Selector:
     def visit(self, inst: Inst) -> None:
         if inst.op not in SCALAR:
             self.vector(inst)
-        elif self.depth and inst.op in LEAVES:
+        elif inst.op in LEAVES and self.host[self.region] != self.region:
             self.floating.append(inst)
         else:
             SCALAR[inst.op](self, inst)
 
     def nested(self, stmt: Loop | If) -> None:
-        outer = self.region
         if isinstance(stmt, Loop):
             around, self.floating = self.floating, []
-            self.depth += 1
             self.loop(stmt)
-            self.depth -= 1
+            outer = self.region
             for leaf in self.floating:
-                self.inst = leaf
+                self.inst, self.region = leaf, self.place[leaf.dst][0]
                 SCALAR[leaf.op](self, leaf)
-            self.floating = around
+            self.floating, self.region = around, outer
         else:
             self.branch(stmt)
-        self.region = outer
 
     def loop(self, loop: Loop) -> None:
         """inits -> phis; compare; HEAD; body; step; yields -> phis; compare; BACK."""
         number, self.loops = self.loops, self.loops + 1
-        program, self.inst = self.program, None
+        program, self.inst, outer = self.program, None, self.region
         program.names[number] = loop.name or f"loop %{loop.iv}"
         phis = [self.need(v) for v in (loop.iv, *loop.phis)]
         for result, phi in zip(loop.results, phis[1:], strict=True):
@@ -217,7 +243,8 @@ class Selector:
         calls = any(s.__class__ is Inst and s.op is K.CALL for s in loop.body)
         if self.loops == inside and not calls:  # there is no loop further in
             program.innermost.add(number)
-        self.inst = None
+        self.load_again()
+        self.region = outer
         low = self.constant(loop.lo)
         known = low is not None and limit is not None and low < limit
         guard = () if known else (self.compare(phis[0], loop.hi),)
@@ -247,10 +274,11 @@ class Selector:
 
     def branch(self, stmt: If) -> None:
         number, self.loops = self.loops, self.loops + 1
-        self.inst, self.region = None, self.place[id(stmt)][0]
+        outer, self.inst, self.region = self.region, None, self.place[id(stmt)][0]
         self.emit(MInst(Kind.ENDIF, target=number, op="if"))
         self.body(stmt.body)
-        self.inst = None
+        self.load_again()
+        self.region = outer
         lhs, rhs = stmt.lhs, stmt.rhs
         flip = self.constant(lhs) is not None
         self.emit(self.compare(self.need(rhs if flip else lhs), lhs if flip else rhs),
@@ -467,6 +495,7 @@ class Selector:
         self.emit(*sequence)
 
 
+AGAIN = {K.ARG: argument_load, K.ICONST: constant_load, K.CODE: code_load}
 RANK = {K.LOAD: 2, K.BCAST: 2, K.VCONST: 1, K.VLANES: 1}
 FILE_CLASS = {"z": "v", "y": "v", "x": "v", "r": "g", "e": "g", "k": "k"}
 MEMORY = LOADS | STORES | {K.ISTORE}
