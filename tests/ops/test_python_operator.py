@@ -95,6 +95,21 @@ def test_numbers_that_meet_a_float32_are_float32():
     np.testing.assert_allclose(gk.operator(every)(x), [every(float(v)) for v in x], rtol=1e-5)
 
 
+def test_conditions_joined_by_and_and_or():
+    """LLVM joins them as masks and moves them into an integer register."""
+
+    def chosen(x):
+        return 1 if (x > 0 and x < 1) or x == 3 else 0
+
+    def turned(x):
+        inside = x > 0 and x < 1
+        return x * 2 if inside else (x * 3 if x > 5 and not inside else x)
+
+    x = np.float32([-1, 0, 0.5, 1, 3, 5, 6, np.nan, np.inf])
+    for function in (chosen, turned):
+        np.testing.assert_array_equal(gk.operator(function)(x), [function(float(v)) for v in x])
+
+
 def py_part(x):
     return 0.5 * x if x < 0 else x + 1
 

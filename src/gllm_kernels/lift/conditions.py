@@ -347,6 +347,9 @@ class Conditions:
 
     def truth(self, name: str, a: object, b: object) -> Node:
         """and, or, xor of truth values, or of the bits of a float with a constant."""
+        if Part in (a.__class__, b.__class__):
+            known = self.truth(name, *(x.value if x.__class__ is Part else x for x in (a, b)))
+            return known if name == "and" and 1 in (a, b) else Part(known, 1)
         for x, y in ((a, b), (b, a)):
             if x.__class__ is Node and y.__class__ is int:
                 if x.kind == "bool" and (name, y & 1) in TRUTH_WITH:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from iced_x86 import Instruction, OpKind
 
 from ..trace.ir import Op
+from .conditions import ROUNDED
+from .data import Part
 from .error import Refusal
 from .nodes import compared
 from .operands import (
@@ -27,7 +29,6 @@ from .operands import (
     xmm,
 )
 from .rows import MNEMONICS, ROWS, Builder, Step, row, same_register
-from .conditions import ROUNDED
 
 if TYPE_CHECKING:
     from .engine import Machine
@@ -94,7 +95,12 @@ def _between(i: Instruction) -> Step:
         return lambda m: m.store(address(m), size, m.float(number, kind))
     if i.op_register(0) in GENERAL:
         number, write = xmm(i, 1), writer(i, 8 * size)
-        return lambda m: write(m, m.float(number, kind))
+
+        def step(m: Machine) -> None:
+            value = m.lanes(number)  # of a mask, ones or zeros, every bit is the truth of its comparison
+            write(m, Part(value, 1) if value.kind == "bool" else m.float(number, kind))
+
+        return step
     target = xmm(i, 0)
     if i.op_kind(1) == OpKind.MEMORY:
         address = address_of(i)

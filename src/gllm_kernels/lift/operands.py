@@ -79,9 +79,10 @@ def _reader64(register: int) -> Callable[[Machine], v.Int] | None:
 
 
 def integer(
-    i: Instruction, k: int, width: int, data: bool = False
+    i: Instruction, k: int, width: int, data: bool | str = False
 ) -> Callable[[Machine], object]:
-    """Operand k as an integer: any representative modulo 2^width; also data where `data`."""
+    """Operand k as an integer: any representative modulo 2^width; also data where `data`, and a
+    register of which one bit is known where that is "bits"."""
     kind = i.op_kind(k)
     if kind == OpKind.REGISTER:
         number, own = general(i.op_register(k))

@@ -109,10 +109,10 @@ class State(Conditions):
         """Any representative modulo 2^32."""
         return self.as_integer(self.defined(number), 32)
 
-    def read(self, number: int, width: int, data: bool = False) -> object:
+    def read(self, number: int, width: int, data: bool | str = False) -> object:
         return self.as_integer(self.defined(number), width, data)
 
-    def as_integer(self, value: object, width: int, data: bool = False) -> object:
+    def as_integer(self, value: object, width: int, data: bool | str = False) -> object:
         kind = value.__class__
         if kind is int:
             return v.signed(value, width)
@@ -120,6 +120,8 @@ class State(Conditions):
             return value
         if kind is v.Low32:
             return value.poly if width <= 32 else self.zero_extended(value.poly)
+        if kind is Part and value.width == 1 and data == "bits":
+            return value
         if kind is Part and width <= value.width:
             return self.as_integer(value.value, width, data)
         if data and kind is Whole:
@@ -208,6 +210,8 @@ class State(Conditions):
             self.r[number] = (old & ~mask) | (value & mask)
         elif value.__class__ is Node and value.kind == "bool" and old == 0:
             self.r[number] = value
+        elif value.__class__ is Part:
+            self.r[number] = Part(value.value, min(width, value.width))
         else:
             self.r[number] = Part(value, width)
 

@@ -17,7 +17,7 @@ from iced_x86 import FlowControl, Instruction, Mnemonic, OpKind
 from . import floats  # noqa: F401  (its rows)
 from . import value as v
 from .calls import Function, call
-from .data import Whole, arithmetic
+from .data import Part, Whole, arithmetic
 from .elf import Image
 from .error import SCALAR, Refusal
 from .nodes import Node
@@ -56,6 +56,7 @@ def compile_program(program: Program, image: Image) -> Program:
 
 
 DATA = (Whole, Node)  # integers of arrays, truth values, the bits of a float
+BITS = (*DATA, Part)  # for and, or, xor, test also the lowest bit of a comparison's mask
 STRAIGHT = (FlowControl.NEXT, FlowControl.CALL, FlowControl.INDIRECT_CALL)
 
 
@@ -308,11 +309,11 @@ def _cmp(i: Instruction) -> Step:
 @row("test")
 def _test(i: Instruction) -> Step:
     width, same = width_of(i), same_register(i)
-    left, right = (integer(i, k, width, data=True) for k in (0, 1))
+    left, right = (integer(i, k, width, data="bits") for k in (0, 1))
 
     def step(m: Machine) -> None:
         a, b = left(m), right(m)
-        if a.__class__ in DATA or b.__class__ in DATA:
+        if a.__class__ in BITS or b.__class__ in BITS:
             m.flags = ("data", a if same else m.truth("and", a, b), 0, width)
         else:
             m.flags = ("logic", a if same else m.bitwise("and", a, b, width), 0, width)
@@ -323,7 +324,7 @@ def _test(i: Instruction) -> Step:
 def _logic(name: str) -> Builder:
     def build(i: Instruction) -> Step:
         width, same = width_of(i), same_register(i)
-        left, right = (integer(i, k, width, data=True) for k in (0, 1))
+        left, right = (integer(i, k, width, data="bits") for k in (0, 1))
         write = writer(i, width)
 
         def step(m: Machine) -> None:
@@ -331,7 +332,7 @@ def _logic(name: str) -> Builder:
                 result = 0
             else:
                 a, b = left(m), right(m)
-                if a.__class__ in DATA or b.__class__ in DATA:
+                if a.__class__ in BITS or b.__class__ in BITS:
                     result = a if same else m.truth(name, a, b)
                     m.flags = ("data", result, 0, width)
                     write(m, result)
