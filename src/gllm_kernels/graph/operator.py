@@ -114,7 +114,8 @@ def solve_dims(op: Operator, sizes: dict[str, tuple[Affine, ...]],
     bounds = [Bound(f"{op.name}: axis {axis} of `{name}`", want.substitute(env), size)
               for name, have in sizes.items()
               for axis, (want, size) in enumerate(zip(op.shape(name), have)) if len(want.terms) > 1]
-    bounds += [Bound(f"{op.name}: size `{d}`", Affine.const(1), env[d]) for d in op.nonempty if d in env]
+    bounds += [Bound(f"{op.name}: size `{d}`", Affine.const(1), env[d])
+               for d in op.nonempty if d in env]
     missing = [d for d in op.names("dim") if d not in env]
     if missing:
         raise ShapeError(f"{op.name}: give `{missing[0]}=`; no array argument determines it")

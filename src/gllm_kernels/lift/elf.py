@@ -138,8 +138,8 @@ def open_object(path: str | Path) -> Image:
             "give a .o or .so as a C compiler writes it"
         ) from failure
     raise LiftError(
-        f"{path}: holds {elf.elfclass}-bit code of machine {elf['e_machine']}; compile it for 64-bit "
-        "x86-64, without -m32, -mx32 or a cross compiler"
+        f"{path}: holds {elf.elfclass}-bit code of machine {elf['e_machine']}; compile it for "
+        "64-bit x86-64, without -m32, -mx32 or a cross compiler"
     )
 
 

@@ -137,13 +137,13 @@ def _live(address: int | None, signature: Signature, keep: object, code: bytes =
     image = live_image(address, symbol)
     if not image.executable(address):
         raise LiftError(
-            f"{symbol}: no code lies at {address:#x} in this process; keep the library or the object "
-            "that owns the function alive, or give the path of its file"
+            f"{symbol}: no code lies at {address:#x} in this process; keep the library or the "
+            "object that owns the function alive, or give the path of its file"
         )
     if image.read(address, len(code)) != code:
         raise LiftError(
-            f"{symbol}: the bytes at {address:#x} in this process are not those given; give the bytes "
-            "alone where the code refers to nothing outside them, or the path of its file"
+            f"{symbol}: the bytes at {address:#x} in this process are not those given; give the "
+            "bytes alone where the code refers to nothing outside them, or the path of its file"
         )
     return Subject(image, address, signature, lambda: (address, keep))
 

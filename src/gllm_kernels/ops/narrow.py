@@ -25,7 +25,8 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.untyped_passes import IRProcessing
 
 ARITHMETIC = "add sub mul truediv floordiv mod pow".split()
-NUMBERS = {getattr(operator, p + n) for n in ARITHMETIC for p in ("", "i")} | {operator.neg, operator.pos}
+NUMBERS = {getattr(operator, p + n) for n in ARITHMETIC for p in ("", "i")}
+NUMBERS |= {operator.neg, operator.pos}
 COMPARISONS = {getattr(operator, n) for n in "lt le gt ge eq ne".split()}
 POWERS = (operator.pow, operator.ipow)
 INTEGRAL = (int, len, range, bool, round)  # what these return is no float
@@ -74,7 +75,8 @@ class Literals:
         sets = self.real, self.wide, self.arrays
         before = [len(names) for names in sets]
         for s in self.body:
-            for names, holds in zip(sets, (self._is_real, self._is_wide, self._is_array), strict=True):
+            kinds = self._is_real, self._is_wide, self._is_array
+            for names, holds in zip(sets, kinds, strict=True):
                 if holds(s.value):
                     names.add(s.target.name)
         return before != [len(names) for names in sets]

@@ -1,4 +1,4 @@
-"""Operators written in Python: numba types the function, LLVM writes scalar code, the lifter reads it.
+"""Operators in Python: numba types the function, LLVM writes scalar code, the lifter reads it.
 
     function -> numba IR -> float32 (narrow) -> LLVM IR -> scalar x86-64 object -> register
 
@@ -28,6 +28,7 @@ POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 # For this model LLVM knows no loop buffer, so it unrolls no loop whose length is not a constant,
 # and it has no FMA into which products could be contracted.
 CPU = "nocona"
+REALS = {"float": "float32", "double": "float64"}
 
 
 def elementwise(function: FunctionType) -> tuple[str, dict[str, float], Callable]:
@@ -88,21 +89,24 @@ def compiled(function: FunctionType, declaration: str) -> LoadedObject:
     signed = parse(declaration)
     _check_parameters(function, signed)
     types = [_type(signed, a) for a in signed.arguments]
-    result = getattr(numba.types, {"float": "float32", "double": "float64"}.get(signed.result, "void"))
+    result = getattr(numba.types, REALS.get(signed.result, "void"))
     try:
         with unoptimised():
-            made = numba.cfunc(result(*types), error_model="numpy", pipeline_class=SinglePrecision)(function)
+            compiler = numba.cfunc(result(*types), error_model="numpy",
+                                   pipeline_class=SinglePrecision)  # fmt: skip
+            made = compiler(function)
     except Exception as error:  # numba has many, and not all of them are NumbaErrors
         raise CompileError(
             f"{signed.name}: numba refused the function:\n{_shortened(str(error) or repr(error))}\n"
             "use numbers, math.*, numpy's functions of one element, and functions of these"
         ) from None
     try:
-        return load_bytes(machine_code(made.inspect_llvm(), made.native_name, signed.symbol), signed.name)
+        code = machine_code(made.inspect_llvm(), made.native_name, signed.symbol)
+        return load_bytes(code, signed.name)
     except FormatError as error:
         raise CompileError(
-            f"{signed.name}: the function may raise an exception, prints or makes an array, and needs the "
-            f"Python runtime ({error}); leave out raise, assert, print, and new arrays"
+            f"{signed.name}: the function may raise an exception, prints or makes an array, and "
+            f"needs the Python runtime ({error}); leave out raise, assert, print, and new arrays"
         ) from None
 
 
@@ -118,7 +122,7 @@ def _check_parameters(function: FunctionType, signed: Signature) -> None:
 
 def _type(signed: Signature, argument: Argument) -> object:
     """numba's type of an argument. Sizes are signed: numba makes float64 of uint64 + int64."""
-    kinds = {"float": "float32", "double": "float64"}
+    kinds = dict(REALS)
     if argument.kind == "dim":
         return getattr(numba.types, f"int{argument.width}")
     if argument.ctype not in kinds and argument.ctype in ELEMENTS:

@@ -57,16 +57,16 @@ def check_names(signature: Signature, defaults: dict[str, float]) -> None:
     scalars = [a.name for a in signature.of_kind("scalar")]
     for name, value in defaults.items():
         if name not in scalars or not isinstance(value, int | float):
-            raise LiftError(f"{signature.symbol}: default {name}={value!r}; scalars that may have a number "
-                            f"as their default are: {', '.join(scalars) or 'none'}")
+            raise LiftError(f"{signature.symbol}: default {name}={value!r}; scalars that may have "
+                            f"a number as their default are: {', '.join(scalars) or 'none'}")
     if signature.name in CATALOG:
         raise UnsupportedOpError(
             f"{signature.name!r} is an operator of the catalogue; give your function another name"
         )
     for arg in signature.arguments:
         if arg.name == "out" and (arg.kind != "pointer" or arg.const):
-            raise LiftError(f"{signature.symbol}: only an output may be called out, which is where a call "
-                            "says where its result goes; give the argument another name")
+            raise LiftError(f"{signature.symbol}: only an output may be called out, by which a "
+                            "call says where its result goes; give the argument another name")
 
 
 def check_used(trace: OpTrace) -> None:
@@ -78,8 +78,8 @@ def check_used(trace: OpTrace) -> None:
     unused = [p.name for p in trace.params if p.name not in used]
     if unused:
         raise LiftError(
-            f"{trace.name}: the function does not use {', '.join(unused)}; check the declaration against "
-            "the C, and leave out arguments without a use"
+            f"{trace.name}: the function does not use {', '.join(unused)}; check the declaration "
+            "against the C, and leave out arguments without a use"
         )
 
 
@@ -133,7 +133,8 @@ def _plain(function: object) -> FunctionType:
         raise LiftError(f"gk.operator is given a {type(function).__name__}; wanted a function "
                         "`def f(x): ...`, or the C declaration of one as text")
     if function.__code__.co_flags & (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR):
-        raise LiftError(f"{function.__name__}: a generator or coroutine computes no element; use return")
+        raise LiftError(f"{function.__name__}: a generator or coroutine computes no element; "
+                        "use return")
     return function
 
 

@@ -57,7 +57,8 @@ def _outside(trace: OpTrace, sizes: dict[str, int]) -> bool:
         room = prod(size.evaluate(sizes) for size in param_shape(trace, name))
         for access in accesses(trace, name):
             ends = {b: (0, e.evaluate(sizes) - 1) for b, e in access.extents}
-            corners = ({**sizes, **dict(zip(ends, c, strict=True))} for c in product(*ends.values()))
+            rows = product(*ends.values())
+            corners = ({**sizes, **dict(zip(ends, row, strict=True))} for row in rows)
             if all(last >= 0 for _, last in ends.values()):
                 if max(map(access.index.evaluate, corners)) >= room:
                     return True
