@@ -34,7 +34,7 @@ from .sweep import offsets_of, swept, swept_routine
 from .tuning import TuningParams
 from .work import TILE, WORK, block
 
-GRAIN = 192  # columns: whole panels and dot groups; packing A anew for fewer costs too much
+GRAIN = 96  # columns: panels and groups of dots; tiles are as many grains as balance needs
 
 
 def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
