@@ -18,6 +18,7 @@ import numpy as np
 
 from .codegen import spec as kernel_spec
 from .codegen.isa import detect
+from .codegen.tuning import TuningParams
 from .config import current
 from .errors import ShapeError
 from .executable.cache import KERNELS
@@ -61,11 +62,13 @@ def collection_paused() -> Iterator[None]:
 @collection_paused()
 def compile_graph(graph: CompilerGraph, profile: DeviceProfile | None = None,
                   states: MutableMapping[str, np.ndarray] | None = None,
-                  threads: int | None = None, observe: Observe | None = None) -> CompiledLayer:
+                  threads: int | None = None, observe: Observe | None = None,
+                  params: TuningParams | None = None) -> CompiledLayer:
     """Compile a graph for this machine, or for the instruction set of `profile`.
 
     `states` holds the arrays of the graph's states by name; missing ones are made, zero. `observe`
-    is called after every stage; GLLM_DUMP and GLLM_TIME install one that prints.
+    is called after every stage; GLLM_DUMP and GLLM_TIME install one that prints. `params` replaces
+    the tuning of all kernels.
     """
     watch = _Watch(observe or printer())
     profile = profile or device()
@@ -83,7 +86,7 @@ def compile_graph(graph: CompilerGraph, profile: DeviceProfile | None = None,
 
     def kernel_of(trace: OpTrace) -> LoadedKernel:
         if trace not in used:
-            used[trace] = KERNELS.get(trace, isa, observe=watch)
+            used[trace] = KERNELS.get(trace, isa, params, watch)
         return used[trace]
 
     own = {name: states[name] for name in (b.name for b in source.buffers) if name in states}

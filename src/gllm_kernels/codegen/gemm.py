@@ -54,6 +54,8 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
 def drivers(product: Contraction, isa: Isa,
             params: TuningParams) -> list[tuple[int, int | None, Routine]]:
     """(below, above, driver): taken where below < m <= above."""
+    if params.prepacked:
+        return [(0, None, packed_routine(isa, params))]
     stored, found = _stored(product), []
     if product.a.along and params.few:
         found.append((0, 1, stream_routine(isa, product.b.along, stored)))

@@ -16,13 +16,10 @@ from .tuning import TuningParams
 from .work import MICRO, routine_builder
 from ..trace.affine import Affine
 
-EVENNESS = 2  # so many heights there are, the tallest: more than 40 rows need no others
-
-
 def heights(params: TuningParams) -> tuple[int, ...]:
     """Tiles of these heights exist: rows are divided evenly, not into full tiles and a rest."""
     step = height_step(params)
-    return tuple(range(params.mr - (EVENNESS - 1) * step, params.mr + 1, step))
+    return tuple(range(params.mr - (params.heights - 1) * step, params.mr + 1, step))
 
 
 def height_step(params: TuningParams) -> int:

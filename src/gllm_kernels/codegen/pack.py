@@ -73,6 +73,12 @@ def block_bytes(depth: int, panels: int, width: int, lanes: int) -> int:
     return panels * 4 * (depth * width + lanes) + 4 * lanes * (width + lanes)
 
 
+def panel_bytes(lines: int, depth: int, width: int, lanes: int) -> int:
+    """Memory of a whole matrix as panels."""
+    deep = -(-depth // ROUND) * ROUND
+    return block_bytes(deep, -(-lines // width), width, lanes)
+
+
 def spare_bytes(depth: int, lanes: int) -> int:
     """Scratch for one square of lines at full depth, a line of cache apart from powers of two."""
     return lanes * (4 * depth + 2 * LINE)

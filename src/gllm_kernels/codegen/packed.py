@@ -83,7 +83,7 @@ def packed(isa: Isa, params: TuningParams) -> Kernel:
         above, start = io.iv * tall, pc.iv * deep
         rows = b.emit(K.IMIN, m - above, tall)
         terms = Span(start, b.emit(K.IMIN, k - start, deep))
-        _pack(b, layout, "b", columns, terms, b.int(p.nr))
+        panels = _panels_of_b(b, p, layout, columns, terms)
         with b.loop(0, (rows + mc - 1) / mc, 1, name="ic") as ic:
             inside = ic.iv * mc
             part = Span(above + inside, b.emit(K.IMIN, rows - inside, mc))
@@ -92,9 +92,21 @@ def packed(isa: Isa, params: TuningParams) -> Kernel:
                 "row": part.first, "rows": part.size, "column": columns.first,
                 "columns": columns.size, "depth": terms.size, "inside": inside,
                 "begun": b.emit(K.IMIN, start, b.int(1)),
-                "more": b.emit(K.IMIN, blocks - 1 - pc.iv, b.int(1))})
+                "more": b.emit(K.IMIN, blocks - 1 - pc.iv, b.int(1))} | panels)
             b.call(tiles, block(b, "tiles"))
     return b.build(Affine.const(1), 1, "column of a product")
+
+
+def _panels_of_b(b: KernelBuilder, p: TuningParams, layout: Layout, columns: Span,
+                 terms: Span) -> dict[str, Value]:
+    """Where the panels of a block are: packed now, or among those of the whole matrix."""
+    if not p.prepacked:
+        _pack(b, layout, "b", columns, terms, b.int(p.nr))
+        return {"b_panels": b.emit(K.SCRATCH) + layout.b,
+                "b_pitch": pitch(terms.size, p.nr, b.lanes)}
+    far = pitch(b.arg("k"), p.nr, b.lanes)
+    return {"b_panels": b.arg("b") + columns.first / p.nr * far + terms.first * (4 * p.nr),
+            "b_pitch": far}
 
 
 def _height(b: KernelBuilder, isa: Isa, params: TuningParams) -> tuple[Value, Value]:
@@ -136,11 +148,11 @@ def _tiles(isa: Isa, params: TuningParams) -> Kernel:
     for v in range(0, p.nr, b.lanes):
         b.store(zeros, b.int(0), b.const(0.0), disp=4 * v)
     edge, sizes = (b.arg("height"), b.int(p.nr)), (b.arg("rows"), b.arg("columns"))
-    steps = [pitch(b.arg("depth"), width, b.lanes) for width in edge]
+    steps = [pitch(b.arg("depth"), edge[0], b.lanes), b.arg("b_pitch")]
     outer = int(4 * p.kc * p.nr <= L1)
     inner = 1 - outer
     count = [(size + width - 1) / width for size, width in zip(sizes, edge, strict=True)]
-    starts = [b.emit(K.SCRATCH) + offset for offset in (layout.a, layout.b)]
+    starts = [b.emit(K.SCRATCH) + layout.a, b.arg("b_panels")]
     plain = b.emit(K.IMAX, b.arg("direct"), b.arg("more"))
     with b.loop(0, count[outer], 1, starts[outer], name="outer panel") as far:
         # tiles that need nothing but adding up, in one call; the others one by one

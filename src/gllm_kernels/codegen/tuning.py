@@ -1,7 +1,8 @@
 """The numbers a generator may choose freely: they change speed and never a result's meaning.
 
     c tile of mr rows x nr columns, kc deep; blocks of mc rows and nc columns; up to `few` rows a B
-    of contiguous terms is not packed, up to `swept` rows one of contiguous columns; `terms` products per sum in a round of the k loop; `unroll` vectors
+    of contiguous terms is not packed, up to `swept` rows one of contiguous columns; `terms` products per sum in a round of the k loop; so many `heights` of tiles, the tallest
+    ones, divide rows evenly; `prepacked`: B is given as panels (`pack.panel_bytes`); `unroll` vectors
     per round of a row loop.
 
 Defaults come from the width of the vectors and the number of registers; measured ones replace them.
@@ -26,6 +27,8 @@ class TuningParams:
     few: int = 64
     swept: int = 112
     terms: int = 1
+    heights: int = 2
+    prepacked: bool = False
     unroll: int = 4
     accumulators: int = 8
 

@@ -25,7 +25,8 @@ PACK = ("source", "line", "depth_step", "lines", "exist", "depth", "target", "wi
 MICRO = ("a", "b", "depth", "source", "source_pitch", "target", "target_pitch", "coming",
          "coming_pitch", "tiles", "a_next", "b_next", "source_next", "target_next", "coming_next")
 TILES = ("c", "c_line", "c_size", "direct", "args", "tile", "epilogue", "height", "micro", "kept",
-         "row", "rows", "column", "columns", "depth", "inside", "begun", "more")
+         "row", "rows", "column", "columns", "depth", "inside", "begun", "more",
+         "b_panels", "b_pitch")
 SWEEP = ("a", "b", "b_step", "columns", "sums")
 DOTS = ("tiles", "x", "x_next", "w", "w_line", "depth", "source", "source_next", "kept", "last",
         "target", "ahead")

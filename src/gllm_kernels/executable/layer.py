@@ -151,6 +151,8 @@ def _checked(buffer: Buffer, value: object) -> Array:
     """The array of an input: right type and rank, contiguous (copied when it is not)."""
     if value is None:
         raise ShapeError(f"missing argument `{buffer.name}`")
+    if getattr(value, "panels", None) is not None:  # in a form of its own, and checked by its maker
+        return value
     array = np.asarray(value)
     if array.dtype != np.dtype(buffer.dtype):
         raise ShapeError(
@@ -200,7 +202,7 @@ def _check_apart(results: Mapping[str, Array], others: Mapping[str, Array]) -> N
     seen = dict(others)
     for name, array in results.items():
         for other, memory in seen.items():
-            if np.may_share_memory(array, memory):
+            if isinstance(memory, np.ndarray) and np.may_share_memory(array, memory):
                 raise ShapeError(f"out[{name!r}] shares memory with `{other}`; give it its own")
         seen[f"out {name}"] = array
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from ..errors import UnsupportedOpError
 from ..scalar.catalog import CATALOG
 from .op import Op
-from .products import gemm, matmul
+from .prepacked import PackedB, pack_b
+from .products import gemm, gemm_bias_act, gemm_prepacked, matmul
 from .user import compile_c, operator, register
 
-__all__ = ["Op", "compile_c", "gemm", "matmul", "operator", "register", *(row.name for row in CATALOG)]
+__all__ = ["Op", "PackedB", "compile_c", "gemm", "gemm_bias_act", "gemm_prepacked", "matmul", "operator", "pack_b", "register", *(row.name for row in CATALOG)]
 
 
 def __getattr__(name: str) -> Op:

@@ -17,28 +17,49 @@ from ..graph.ir import CompilerGraph
 from ..graph.operator import Operator
 from ..graph.registry import operator_named
 from ..pipeline import compile_graph
+from ..codegen.tuning import TuningParams
 from .op import Op
+from .prepacked import PackedB
 
 Array = npt.NDArray[np.generic]  # float32, float16 or bfloat16
 Epilogue = str | Op | Sequence["str | Op"] | None
 
 
-def gemm(a: Array, b: Array, bias: Array | None = None, epilogue: Epilogue = None,
+def gemm(a: Array, b: Array | PackedB, bias: Array | None = None, epilogue: Epilogue = None,
          out: Array | None = None) -> Array:
     """c[i,j] = epilogue(sum[p<k](a[i,p] * b[p,j]) + bias[j]), the epilogue in registers.
 
-    a: (..., m, k), b: (k, n), bias: (n,); c: (..., m, n). `epilogue` names one elementwise
+    a: (..., m, k), b: (k, n), perhaps packed by `pack_b`, bias: (n,); c: (..., m, n). `epilogue` names one elementwise
     operator of one array ("silu", or an Op from `register`), or several in order. A one-row `a` of
     shape (k,) gives (n,). Raises ShapeError for wrong shapes, dtypes or epilogues.
     """
-    if bias is None and epilogue is None:
+    if isinstance(b, PackedB):
+        b.check()
+        b = b if b.params else b.panels
+    if bias is None and epilogue is None and not isinstance(b, PackedB):
         return Op.named("gemm")(a, b, out=out)
     names = tuple(e.name if isinstance(e, Op) else e for e in _listed(epilogue))
     return _fused("gemm" if bias is None else "gemm_bias", names, (a, b, bias), out)
 
 
-def matmul(x: Array, w: Array, out: Array | None = None) -> Array:
-    """y[i,j] = sum[p<k](x[i,p] * w[j,p]): x @ w.T, with w stored n x k as models store weights."""
+def gemm_bias_act(a: Array, b: Array, bias: Array, act: Epilogue, out: Array | None = None) -> Array:
+    """c[i,j] = act(sum[p<k](a[i,p] * b[p,j]) + bias[j]): `gemm` with all its options."""
+    return gemm(a, b, bias, act, out)
+
+
+def gemm_prepacked(a: Array, b: PackedB, bias: Array | None = None, epilogue: Epilogue = None,
+                   out: Array | None = None) -> Array:
+    """`gemm` with a matrix from `pack_b`: the same sums without packing it again."""
+    if not isinstance(b, PackedB):
+        raise ShapeError(f"gemm_prepacked: `b` is a {type(b).__name__}; wanted what gk.pack_b made")
+    return gemm(a, b, bias, epilogue, out)
+
+
+def matmul(x: Array, w: Array | PackedB, out: Array | None = None) -> Array:
+    """y[i,j] = sum[p<k](x[i,p] * w[j,p]): x @ w.T, with w stored n x k as models store weights, or
+    `pack_b(w, transposed=True)`."""
+    if isinstance(w, PackedB):
+        return gemm(x, w, out=out)
     if np.ndim(w) != 2 or np.ndim(x) < 1 or np.shape(x)[-1] != np.shape(w)[1]:
         raise ShapeError(f"matmul: `x` has shape {np.shape(x)}, `w` {np.shape(w)}; wanted (..., k) "
                          "and (n, k)")
@@ -62,15 +83,16 @@ def _fused(name: str, epilogues: tuple[str, ...], arrays: tuple[Array | None, ..
     if a.ndim == 0:
         raise ShapeError(f"{name}: `a` has no axes, wanted (..., m, k)")
     given["a"] = a.reshape(prod(a.shape[:-1]), a.shape[-1])
-    given |= {n: np.asarray(x) for n, x in given.items()}
+    packed = given["b"] if isinstance(given["b"], PackedB) else None
+    given |= {n: np.asarray(x) for n, x in given.items() if x is not packed}
     types = tuple(x.dtype.name for x in given.values())
     dtype = result_type(types)
     if isinstance(out, np.ndarray) and out.dtype.name in FLOATS:
         dtype = out.dtype.name
-    layer = _layer(current_isa_name(), name, epilogues, types, dtype)
+    layer = _layer(current_isa_name(), name, epilogues, types, dtype, packed and packed.params)
     shape = (*a.shape[:-1], np.shape(given["b"])[-1])
     target = np.empty(shape, dtype) if out is None else _checked_out(name, out, shape)
-    shared = any(np.may_share_memory(target, x) for x in given.values())
+    shared = any(np.may_share_memory(target, x) for x in given.values() if x is not packed)
     memory = np.empty(shape, dtype) if shared or not target.flags.c_contiguous else target
     layer(out={"c": memory.reshape(prod(shape[:-1]), shape[-1])}, **given)
     if memory is not target:
@@ -89,15 +111,15 @@ def _checked_out(name: str, out: Array, shape: tuple[int, ...]) -> Array:
 
 @lru_cache(maxsize=256)
 def _layer(isa: str, name: str, epilogues: tuple[str, ...], types: tuple[str, ...],
-           dtype: str) -> CompiledLayer:
-    """Compiled for any sizes, once per ISA, chain and types."""
+           dtype: str, params: TuningParams | None = None) -> CompiledLayer:
+    """Compiled for any sizes, once per ISA, chain, types and tuning."""
     op, graph = operator_named(name), CompilerGraph()
     inputs = (graph.input(p, op.shape(p), t) for p, t in zip(op.inputs, types, strict=True))
     value = graph.op(op, *inputs, dtype=dtype)
     for epilogue in epilogues:
         value = graph.op(_pointwise(operator_named(epilogue)), value, dtype=dtype)
     graph.output("c", value)
-    return compile_graph(graph)
+    return compile_graph(graph, params=params)
 
 
 def _pointwise(op: Operator) -> Operator:
