@@ -228,6 +228,16 @@ def test_declarations_that_do_not_fit_the_function(declaration, message):
         gk.operator(declaration)(bad_nothing)
 
 
+@pytest.mark.parametrize("setting", ["NUMBA_DISABLE_JIT=1", "NUMBA_OPT=max"])
+def test_settings_of_numba_with_which_there_is_no_scalar_code_are_named(setting):
+    text = "import gllm_kernels as gk\ndef f(x): return x + 1\n" \
+           "try: gk.operator(f)\nexcept gk.CompileError as error: print(error)\n"
+    environment = dict([setting.split("=")], PATH="", PYTHONPATH=":".join(sys.path))
+    done = subprocess.run([sys.executable, "-c", text], env=environment, text=True,
+                          capture_output=True)  # fmt: skip
+    assert setting.removesuffix("=1") + " is set, with which" in done.stdout
+
+
 def test_without_numba_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gllm_kernels.ops.python", None)
     with pytest.raises(gk.CompileError, match="run `pip install numba`, or bring C text"):

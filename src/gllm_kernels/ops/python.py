@@ -87,6 +87,7 @@ def _positional(function: FunctionType) -> FunctionType:
 def compiled(function: FunctionType, declaration: str) -> LoadedObject:
     """Scalar machine code of a whole-loop function with the C signature that is declared."""
     signed = parse(declaration)
+    _check_settings()
     _check_parameters(function, signed)
     types = [_type(signed, a) for a in signed.arguments]
     result = getattr(numba.types, REALS.get(signed.result, "void"))
@@ -108,6 +109,16 @@ def compiled(function: FunctionType, declaration: str) -> LoadedObject:
             f"{signed.name}: the function may raise an exception, prints or makes an array, and "
             f"needs the Python runtime ({error}); leave out raise, assert, print, and new arrays"
         ) from None
+
+
+def _check_settings() -> None:
+    """numba reads its environment once, when it is imported."""
+    settings = {"NUMBA_DISABLE_JIT": numba_config.DISABLE_JIT,
+                "NUMBA_OPT=max": getattr(numba_config.OPT, "is_opt_max", False)}  # fmt: skip
+    for name, present in settings.items():
+        if present:
+            raise CompileError(f"{name} is set, with which numba gives no scalar code; "
+                               "start Python without it")
 
 
 def _check_parameters(function: FunctionType, signed: Signature) -> None:
