@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("GLLM_SPEC", "1")  # every level is checked between stages
+os.environ["GLLM_CACHE"] = "off"  # every lift is a lift
 HERE = Path(__file__).parent
 # shared test modules (traces, guard, blocks) are imported by name from any test folder
 sys.path[:0] = [str(HERE), str(HERE / "fusion")]

@@ -3,8 +3,9 @@
     python tools/fuzz_lift.py [--seed S] [--count N] [--jobs J] [--show]
 
 The programs are those of seeds S .. S+N-1, each compiled as its seed says: `--seed 137 --count 1`
-is one of them again. --show prints the text of each. Prints shares and reasons, and exits with 1
-after any outcome but "lifted, same numbers" and "refused with a LiftError".
+is one of them again. --show prints the text of each. Prints shares and reasons, also when it is
+interrupted, and exits with 1 after any outcome but "lifted, same numbers" and "refused with a
+LiftError".
 """
 
 from __future__ import annotations
@@ -28,13 +29,23 @@ def main() -> int:
     options = parser.parse_args()
     outcomes: list[Outcome] = []
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
-        for done in pool.map(batch, batches(options.seed, options.count)):
-            outcomes += done
-            for outcome in done:
-                if options.show or outcome.verdict not in GOOD:
-                    print(outcome, flush=True)
+        try:
+            for done in pool.map(batch, batches(options.seed, options.count)):
+                outcomes += done
+                show(done, options.show, len(outcomes))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
     print(summary(outcomes))
-    return any(o.verdict not in GOOD for o in outcomes)
+    return len(outcomes) < options.count or any(o.verdict not in GOOD for o in outcomes)
+
+
+def show(done: list[Outcome], everything: bool, count: int) -> None:
+    """The programs whose outcome is not good, or all; a line for every 1000."""
+    for outcome in done:
+        if everything or outcome.verdict not in GOOD:
+            print(outcome, flush=True)
+    if count // 1000 > (count - len(done)) // 1000:
+        print(f"{count} programs", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ class Config:
     dump: str = ""
     spec: int = 0
     time: bool = False
+    cache: str = ""
 
     def dumps(self, stage: str, name: str = "") -> bool:
         """Should `stage` print what it made of `name`? `dump="kernel,asm:silu"`."""
@@ -86,6 +87,12 @@ def _switch(text: str) -> bool:
     return values[text]
 
 
+def _place(text: str) -> str:
+    if text not in ("", "off") and not os.path.isabs(text):
+        raise ValueError(text)
+    return text
+
+
 def _stages(text: str) -> str:
     listed = text.partition(":")[0]
     if text and not set(listed.split(",")) <= set(STAGES):
@@ -104,6 +111,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("spec", _integer(0, 2), "0|1|2",
             "check every level between stages (1) and after every rule (2)"),
     Setting("time", _switch, "0|1", "print milliseconds per stage"),
+    Setting("cache", _place, "off|an absolute path",
+            "the directory that keeps lifted functions; default: gllm-kernels in the user's cache"),
 )
 # fmt: on
 

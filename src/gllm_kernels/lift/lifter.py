@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import difflib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -20,6 +20,7 @@ from ..scalar.loader import OBJECTS, LoadedObject, load_object
 from ..trace.ir import OpTrace
 from ..trace.pattern import pattern_of
 from ..trace.shapes import param_shape
+from . import cache
 from .accept import Acceptance, accept, base_sizes
 from .data import ELEMENTS
 from .elf import Image, live_image, open_object, raw_image
@@ -41,6 +42,7 @@ TOO_DEEP = (
     "sums, products, maxima and minima over dimensions",
     "a value that each element hands to the next has no formula in index notation",
 )
+FEW = 4  # calls that a kept trace is compared in: no elements, and some
 CATALOG_OBJECT = OBJECTS / "x86_64.o"
 
 
@@ -58,12 +60,32 @@ def lift(source: Source, declaration: str, verify: bool = True) -> OpTrace:
     """The trace of the function that `declaration` names in `source`.
 
     `source` is the path of a .so or .o, a ctypes function, a loaded object, or machine code as
-    bytes. LiftError when the function is not expressible: never a wrong trace.
+    bytes. LiftError when the function is not expressible: never a wrong trace. What was lifted and
+    verified once is kept in the user's cache directory, see `lift.cache`.
     """
     subject = subject_of(source, parse(declaration))
-    trace, _ = analyse(subject)
-    if verify:
-        check_natively(subject, trace)
+    if not verify:
+        return analyse(subject)[0]
+    kept = recalled(subject)
+    if kept is not None:
+        return kept
+    watched = cache.Watched(subject.image, subject.entry)
+    trace, _ = analyse(replace(subject, image=watched))
+    check_natively(subject, trace)
+    cache.keep(watched, subject.signature, trace)
+    return trace
+
+
+def recalled(subject: Subject) -> OpTrace | None:
+    """The kept trace, if it is there and a few calls of the function agree with it."""
+    trace = cache.recall(subject.image, subject.entry, subject.signature)
+    if trace is None:
+        return None
+    try:
+        check_natively(subject, trace, FEW)
+    except cache.BAD as failure:
+        cache.note(f"a kept trace of {trace.name} is ignored: {str(failure).splitlines()[0]}")
+        return None
     return trace
 
 
@@ -85,10 +107,10 @@ def compiled(subject: Subject) -> Program:
     return compile_program(decode(subject.image, subject.entry), subject.image)
 
 
-def check_natively(subject: Subject, trace: OpTrace) -> int:
-    """Differential verification; the number of calls compared."""
+def check_natively(subject: Subject, trace: OpTrace, most: int | None = None) -> int:
+    """Differential verification, by at most some calls; the number of calls compared."""
     address, keep = subject.address()
-    count = verify(trace, subject.signature, native(address, subject.signature))
+    count = verify(trace, subject.signature, native(address, subject.signature), most)
     del keep
     return count
 
