@@ -127,7 +127,8 @@ class Machine(Loops):
                 "loops over dimensions only",
                 "run the loop to its end and choose with ?: inside it",
             )
-        before = self._snapshot()
+        before, outer = self._snapshot(), self.written
+        self.written = set()
         self.depth += 1
         one = self.run(taken, block.joins)
         then = self._snapshot()
@@ -137,6 +138,7 @@ class Machine(Loops):
         if one != two:
             raise Refusal("data decide how often a loop runs, or which loop")
         self._merge(condition, then)
+        self.written |= outer
         return one
 
     def _snapshot(self) -> tuple:
@@ -170,11 +172,10 @@ class Machine(Loops):
                 "compute the value with ?: and store it always",
                 at=self.at,
             )
-        for address, stored in memory.items():
-            other = self.memory[address]
-            if other is not stored:
-                value = self.nodes.select(condition, stored[2], other[2])
-                self.memory[address] = (*stored[:2], value)
+        for address in self.written:
+            stored, other = memory[address], self.memory[address]
+            value = self.nodes.select(condition, stored[2], other[2])
+            self.memory[address] = (*stored[:2], value)
         self.flags = None
 
 

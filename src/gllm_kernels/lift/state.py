@@ -46,6 +46,7 @@ class State(Conditions):
         self.x: list[Node | None] = [None] * 16
         self.stack: dict[int, tuple[int, object]] = {}
         self.memory: dict[int, Stored] = {}
+        self.written: set[int] = set()  # of memory, since the last branch on data
         self._arguments(signature, sizes, periods)
 
     def _arguments(
@@ -292,6 +293,7 @@ class State(Conditions):
                 "convert it: (float)i",
             )
         self.memory[place] = (pointer, index, self.as_float(value, kind))
+        self.written.add(place)
 
     def _store_fixed(self, address: int, size: int, value: object) -> None:
         if not STACK - STACK_BELOW <= address < STACK + STACK_ABOVE:

@@ -37,7 +37,7 @@ from gllm_kernels.trace.interp import run  # noqa: E402
 from gllm_kernels.trace.ir import OpTrace  # noqa: E402
 
 BATCH = 25  # programs of one library; they share a build
-PATIENCE = 60.0  # seconds for one program, before it counts as a hang
+PATIENCE = 180.0  # seconds for one program on a busy machine, before it counts as a hang
 GOOD = ("lifted", "refused")
 SCALAR = {
     "gcc": "-fno-tree-vectorize -fno-tree-slp-vectorize",
@@ -286,7 +286,7 @@ def _some(seeds: list[int], build: str, library: Path) -> Iterator[Outcome]:
         try:
             if not ours.poll(PATIENCE):
                 child.kill()
-                yield Outcome(seed, build, "hang", f"{PATIENCE} s", program(seed).twist)
+                yield Outcome(seed, build, "hang", f"{PATIENCE:.0f} s", program(seed).twist)
                 break
             yield ours.recv()
         except EOFError:
