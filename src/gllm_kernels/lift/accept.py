@@ -19,7 +19,7 @@ from iced_x86 import OpKind, Register
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace
 from ..trace.simplify import canonical
-from ..trace.spec import check
+from ..trace.spec import check, symbols
 from . import value as v
 from .cells import Path, Sizes, Test, find, impossible
 from .conditions import Condition
@@ -266,8 +266,11 @@ class Acceptance:
     def _spans(self, far: int) -> list[tuple[int, int]]:
         return [(far, self.period(place)) for place in range(len(self.dims))]
 
-    def unexplained(self) -> Iterator[Refusal]:
+    def unexplained(self, trace: OpTrace) -> Iterator[Refusal]:
         """What all samples together did not settle."""
+        for name in sorted(set(self.dims) - symbols(trace)):
+            yield Refusal(f"{name} is a size that decides nothing: the function does not use it, or "
+                          "only for a fixed number of elements")  # fmt: skip
         for (_, at), outcomes in self.exits.items():
             if True not in outcomes:
                 yield Refusal("this loop exit was never taken", "loops over dimensions", at=at)
@@ -315,7 +318,7 @@ def _accepted(work: Acceptance) -> OpTrace:
             work.push(_wider(work, trace, sizes))
         if not work.pending:
             work.settle(trace)
-    for refusal in work.unexplained():
+    for refusal in work.unexplained(trace):
         raise refusal
     return check(canonical(replace(upwards(trace), extent_limit=work.limit)))
 

@@ -85,6 +85,7 @@ class Conditions:
         self.recorded: dict[Condition, bool] = {}  # in the order of the run
         self.exits: dict[tuple[int, int], set[bool]] = {}
         self.opaques: list[tuple[str, int]] = []
+        self.refusals: dict[int, Refusal] = {}  # of opaques that are floats
         self.limit = 1 << 31
         self.narrow: dict[int, int] = {}  # loop -> largest factor of its counter in 32 bits
         self.periods: dict[int, tuple[int, int]] = {}  # dimension -> period, remainder here
@@ -233,8 +234,7 @@ class Conditions:
         low = v.lower_bound(a)
         unknown = low is None or low < 0
         if unknown and self.fits(a, width) and not (v.has_counter(a) or v.has_pointer(a)):
-            self.record(Condition(self.at, a, "l", a.value < 0))
-            low = a.value
+            low = -1 if self.record(self.at, a, "l") else 0
         return low is not None and low >= 0 and self.fits(a, width)
 
     def shifted(self, name: str, a: v.Int, count: int, width: int) -> v.Int:
@@ -246,17 +246,14 @@ class Conditions:
         moved = (value & ((1 << width) - 1) if unsigned else v.signed(value, width)) >> count
         if a.__class__ is int:
             return moved
-        low = v.lower_bound(a)
-        if unsigned and self.fits(a, width) and (low is None or low < 0):
-            if not (v.has_counter(a) or v.has_pointer(a)):
-                low = 0 if not self.record(self.at, a, "l") else -1
         if name == "sar" and width == 64 and count <= 32 and a.__class__ is v.Poly:
             narrow = v.divided(a, 1 << 32)  # (x << 32) >> count: 32 bits of x, sign extended
             if narrow is not None and self.fits(narrow, 32):
                 self._limit(narrow, 32)
                 return v.scale(narrow, 1 << (32 - count))
-        proved = self.fits(a, width) and (not unsigned or (low is not None and low >= 0))
-        if proved and low is not None and low >= 0 and count == width - 1:
+        positive = (unsigned or count == width - 1) and self._not_negative(a, width)
+        proved = positive or (self.fits(a, width) and not unsigned)
+        if positive and count == width - 1:
             self._limit(a, width)
             return 0  # the sign
         rest = self.residue(a, 1 << count) if proved else None
@@ -300,6 +297,9 @@ class Conditions:
         return v.fits(self._unscaled(a) if width == 32 and a.__class__ is v.Poly else a, width)
 
     def _wrapping(self, a: v.Poly, width: int, value: int) -> v.Poly:
+        for number in v.atoms_of(a):
+            if number >= v.OPAQUE:
+                return self.opaque(self.opaques[number - v.OPAQUE][0], value)
         return self.opaque(f"{self.text(a)}, which can wrap around in {width} bits", value)
 
     def _limit(self, a: v.Int, width: int) -> None:
@@ -403,6 +403,12 @@ class Conditions:
         self._limit(a, width)
         return self.nodes.make(index, (), self.outside(self.stripped(a, "a conversion to float")))
 
+    def lost(self, refusal: Refusal, kind: str) -> Node:
+        """A float without a formula: refused when it is found in an output."""
+        number = self.opaque(refusal.what, 0)
+        self.refusals[v.OPAQUE + len(self.opaques) - 1] = refusal
+        return self.nodes.make(Op.INDEX if kind == "f32" else Op.INDEX64, (), number)
+
     def _converted_data(self, a: Whole, kind: str) -> Node:
         if kind == "f32":
             return a.node
@@ -428,7 +434,7 @@ class Conditions:
         if kind == "float":
             return self._float_condition(cc, a, b)
         if kind == "data":
-            return self._data_condition(cc, a, b)
+            return self._data_condition(cc, a, b, width)
         if kind == "compare":
             return self._compare(cc, a, b, width, at, block, leaves_if)
         if kind == "logic" and cc in ("b", "ae"):
@@ -448,6 +454,8 @@ class Conditions:
             return self._decide(EQUALITY[cc, b], a, at, block, leaves_if)
         if cc in UNSIGNED:
             a, b = self._unsigned(a, width, at), self._unsigned(b, width, at)
+        elif cc in ("s", "ns"):  # the sign of the difference as it is in the register
+            self._exact(v.sub(a, b), width, at)
         return self._decide(RELATION.get(cc), v.sub(a, b), at, block, leaves_if)
 
     def _exact(self, a: v.Int, width: int, at: int) -> None:
@@ -460,6 +468,8 @@ class Conditions:
                 "loop, whose counter steps evenly",
                 at=at,
             )
+        if a.__class__ is int and v.signed(a, width) != a:
+            raise Refusal(f"compared: {a}, which wraps around in {width} bits", at=at)
         if not self.fits(a, width):
             raise Refusal(f"compared: {self.text(a)}, which can wrap around", at=at)
         self._limit(a, width)
@@ -544,12 +554,21 @@ class Conditions:
 
     # ---- conditions on data
 
-    def _data_condition(self, cc: str, a: object, b: object) -> Node:
+    def _data_condition(self, cc: str, a: object, b: object, width: int) -> Node:
+        """Equality is that of signed or of unsigned numbers, whichever the data are."""
         if cc not in RELATION:
             raise Refusal(f"condition {cc!r} on integer data")
         relation = RELATION[cc]
         if a.__class__ is Node and a.kind == "bool" and b == 0 and relation in ("e", "ne"):
             return a if relation == "ne" else self.nodes.not_(a)
+        data = [w for w in (a, b) if w.__class__ is Whole]
+        unsigned = cc in UNSIGNED or (
+            relation in ("e", "ne") and not all(w.fits(width, True) for w in data)
+        )
+        for whole in data:
+            whole.extended(width, width, not unsigned)  # refused where it is not that number
+        if unsigned:
+            a, b = (w & ((1 << width) - 1) if w.__class__ is int else w for w in (a, b))
         return compared(self.nodes, relation, cc in UNSIGNED, a, b)
 
     def _float_condition(self, cc: str, a: Node, b: Node) -> Node:

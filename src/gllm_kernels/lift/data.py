@@ -48,6 +48,8 @@ class Whole:
         """The value seen through a register of `width` bits."""
         if width > self.bits and (self.low < 0 or self.bits < 32):
             raise Refusal(f"{self.bits} bits of integer data are read as {width}")
+        if not (self.fits(width, True) or self.fits(width, False)):
+            raise Refusal(f"{self.bits} bits of integer data are read as {width}")
         return self
 
     def fits(self, width: int, signed: bool) -> bool:

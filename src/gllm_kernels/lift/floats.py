@@ -82,7 +82,12 @@ def _scalar(i: Instruction) -> Step:
         address = address_of(i)
         return lambda m: m.x.__setitem__(target, m.as_float(m.load(address(m), size), kind))
     number = xmm(i, last)
-    return lambda m: m.x.__setitem__(target, m.lanes(number))
+
+    def step(m: Machine) -> None:
+        value = m.lanes(number)  # of movss: 32 bits, the others stay
+        m.x[target] = m.float(number, kind) if (value.kind, kind) == ("f64", "f32") else value
+
+    return step
 
 
 @row(*rows("movd", "movq"))
@@ -196,7 +201,15 @@ def _from_integer(i: Instruction) -> Step:
     last, kind = i.op_count - 1, KINDS[MNEMONICS[i.mnemonic][-2:]]
     target, width = xmm(i, 0), width_of(i, last)
     source = integer(i, last, width, data=True)
-    return lambda m: m.x.__setitem__(target, m.converted(source(m), width, kind))
+
+    def step(m: Machine) -> None:
+        try:
+            m.x[target] = m.converted(source(m), width, kind)
+        except Refusal as refusal:  # harmless where the result is not used
+            refusal.at = i.ip
+            m.x[target] = m.lost(refusal, kind)
+
+    return step
 
 
 @row(*rows("cvttss2si", "cvtss2si", "cvttsd2si", "cvtsd2si"))

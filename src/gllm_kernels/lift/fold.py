@@ -73,7 +73,7 @@ def templates(lifted: Lifted, signature: Signature, sizes: dict[str, int]) -> It
     last: NoFit | None = None
     for choice in product(*layouts):
         try:
-            yield _Builder(names, sizes).trace(signature, list(outputs), choice, lifted.result)
+            yield _Builder(names, sizes, lifted.conditions.refusals).trace(signature, list(outputs), choice, lifted.result)
         except NoFit as failure:
             last = failure
     if last is not None:
@@ -153,8 +153,10 @@ def extents(sizes: dict[str, int]) -> Iterator[tuple[Affine, int]]:
 class _Builder:
     """Builds one trace for one way to see the outputs."""
 
-    def __init__(self, names: dict[int, str], sizes: dict[str, int]) -> None:
-        self.names, self.sizes = names, sizes
+    def __init__(
+        self, names: dict[int, str], sizes: dict[str, int], refusals: dict[int, Refusal]
+    ) -> None:
+        self.names, self.sizes, self.refusals = names, sizes, refusals
         self.raw = BodyBuilder()  # formulas with chains still unrolled
         self.body = BodyBuilder()
         self.folded: dict[int, int] = {}
@@ -198,6 +200,8 @@ class _Builder:
 
     def affine(self, index: v.Int) -> Affine:
         rows = v.terms_of(index).items()
+        for number in self.refusals.keys() & set(v.atoms_of(index)):
+            raise self.refusals[number]
         return Affine.of((c, tuple(self.names[x] for x in m)) for m, c in rows)
 
     def generalised(self, nodes: tuple[Node, ...], binders: tuple[Affine, ...]) -> int:

@@ -52,16 +52,16 @@ def general(register: int) -> tuple[int, int]:
     return GENERAL[register]
 
 
-def address_of(i: Instruction) -> Callable[[Machine], v.Int]:
-    """base + index*scale + displacement."""
+def address_of(i: Instruction, width: int = 64) -> Callable[[Machine], v.Int]:
+    """base + index*scale + displacement, modulo 2^width."""
     if i.segment_prefix != Register.NONE:
         raise UnknownOperand
     if i.is_ip_rel_memory_operand:
         fixed = i.ip_rel_memory_address
         return lambda m: fixed
     disp = v.signed(i.memory_displacement, 64)
-    base = _reader64(i.memory_base)
-    index, times = _reader64(i.memory_index), i.memory_index_scale
+    base = _reader64(i.memory_base, width)
+    index, times = _reader64(i.memory_index, width), i.memory_index_scale
     if index is None:
         return (lambda m: disp) if base is None else lambda m: v.add(base(m), disp)
     if base is None:
@@ -69,13 +69,13 @@ def address_of(i: Instruction) -> Callable[[Machine], v.Int]:
     return lambda m: v.add(v.add(base(m), index(m), times), disp)
 
 
-def _reader64(register: int) -> Callable[[Machine], v.Int] | None:
+def _reader64(register: int, wanted: int) -> Callable[[Machine], v.Int] | None:
     if register == Register.NONE:
         return None
     number, width = general(register)
     if width != 64:
         raise UnknownOperand
-    return lambda m: m.read64(number)
+    return (lambda m: m.read32(number)) if wanted <= 32 else lambda m: m.read64(number)
 
 
 def integer(

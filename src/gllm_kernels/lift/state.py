@@ -20,7 +20,7 @@ from .signature import Signature
 
 STACK = 0x7FFF_0000_0000
 RETURN = STACK - 8  # where the return address lies, and rsp on entry
-STACK_BELOW, STACK_ABOVE = 1 << 16, 1 << 12
+STACK_BELOW = 1 << 16
 RED_ZONE = 128  # bytes below rsp that a function may use (System V ABI, 3.2.2)
 POINTER_GAP = 40  # buffers are 2^40 bytes apart: no two overlap
 INTEGER_ARGUMENTS = (7, 6, 2, 1, 8, 9)  # rdi rsi rdx rcx r8 r9 (System V ABI, 3.2.3)
@@ -74,12 +74,14 @@ class State(Conditions):
             period = periods.get(arg.name, 1)
             if period > 1:
                 whole = self.periodic(name, value, period)
-            held = whole if arg.width == 64 else v.Low32(whole)
+            held = whole if arg.width == 64 else Part(whole, 32)  # undefined above (3.2.3)
             if integers < len(INTEGER_ARGUMENTS):
                 self.r[INTEGER_ARGUMENTS[integers]] = held
             else:
                 self.stack[STACK + 8 * (integers - len(INTEGER_ARGUMENTS))] = (8, held)
             integers += 1
+        # what a function may write above its return address: its arguments (3.2.3)
+        self.top = STACK + 8 * max(0, integers - len(INTEGER_ARGUMENTS))
 
     # ---- registers
 
@@ -196,7 +198,8 @@ class State(Conditions):
         elif value.__class__ is Node:
             self.integer_data = True
         elif value.__class__ is Part:
-            value = Part(value.value, min(value.width, 32))
+            if value.width >= 32:
+                return self.write32(number, value.value)
         elif value.__class__ is Whole:
             value = Whole(value.node, value.low, value.high, min(value.bits, 32), value.raw)
         elif value.__class__ is not v.Low32:
@@ -251,11 +254,13 @@ class State(Conditions):
         return load if load.kind != "int" else element(self.nodes, load, self.names[pointer].ctype)
 
     def _load_fixed(self, address: int, size: int) -> object:
-        if not STACK - STACK_BELOW <= address < STACK + STACK_ABOVE:
+        if not STACK - STACK_BELOW <= address < self.top:
             name = self.image.slot(address) if size == 8 else None
             if name:
                 return Function(name)
             data = self.image.constant(address, size)
+            if self.top <= address < STACK + STACK_BELOW:
+                raise Refusal("a load from the stack of the caller", "arguments and constants only")
             if data is None:
                 raise Refusal("a load from a global variable", "arguments and constants only")
             return int.from_bytes(data, "little")
@@ -278,7 +283,7 @@ class State(Conditions):
             self._store_fixed(address, size, value)
             return
         place, pointer, index = self.element(address, size)
-        if value.__class__ is Part:
+        if value.__class__ is Part and value.width >= 8 * size:
             value = value.value
         if pointer in self.readonly:
             raise Refusal(
@@ -296,7 +301,9 @@ class State(Conditions):
         self.written.add(place)
 
     def _store_fixed(self, address: int, size: int, value: object) -> None:
-        if not STACK - STACK_BELOW <= address < STACK + STACK_ABOVE:
+        if not STACK - STACK_BELOW <= address < self.top:
+            if self.top <= address < STACK + STACK_BELOW:
+                raise Refusal("a store to the stack of the caller", "no state outside the arguments")
             raise Refusal("a store to a global variable", "no state outside the arguments")
         if self.r[RSP].__class__ is not int or address < self.r[RSP] - RED_ZONE:
             raise Refusal(f"a store more than {RED_ZONE} bytes below rsp, which is not kept")
@@ -330,10 +337,15 @@ class State(Conditions):
 
     def _unusual_element(self, address: v.Int, size: int) -> tuple[int, int, v.Int]:
         """`element` step by step: for the reason why an access is refused."""
+        plain = self.stripped(address, "an address")
         if not v.fits(address, 64):
             raise Refusal(f"the address {self.text(address)} can wrap around")
-        plain = self.stripped(address, "an address")
         pointers = [] if plain.__class__ is int else [m for m in plain.terms if _is_pointer(m)]
+        if not pointers:
+            by = self.text(v.sub(address, v.terms_of(address).get(v.ONE, 0)))
+            if abs(v.value_of(plain) - STACK) < STACK_BELOW:
+                raise Refusal(f"a local array indexed by {by} bytes")
+            raise Refusal(f"a table of constants indexed by {by} bytes")
         if len(pointers) != 1 or plain.terms[pointers[0]] != 1 or len(pointers[0]) != 1:
             raise Refusal(
                 f"the address {self.text(address)} is not an element of one argument",

@@ -242,6 +242,8 @@ def lower_bound(a: Int) -> int | None:
     """A proven lower bound: atoms are at least 0 and one address is at least 0."""
     if a.__class__ is int:
         return a
+    if has_opaque(a):
+        return None
     if sum(c for m, c in a.terms.items() if len(m) == 1 and POINTER <= m[0] < COUNTER) == 1:
         return 0
     return None if any(c < 0 for m, c in a.terms.items() if m) else a.terms.get(ONE, 0)
@@ -251,12 +253,17 @@ def upper_bound(a: Int) -> int | None:
     """A proven upper bound: atoms are at least 0."""
     if a.__class__ is int:
         return a
+    if has_opaque(a):
+        return None
     return None if any(c > 0 for m, c in a.terms.items() if m) else a.terms.get(ONE, 0)
 
 
 def fits(a: Int, width: int) -> bool:
     """Whether |a| < 2^(width-1) for all sizes within the contract."""
-    return a.__class__ is int or (width == 64 and _fits_64(a)) or (width == 32 and _fits_32(a))
+    if a.__class__ is int:
+        return True
+    known = not has_opaque(a)
+    return known and ((width == 64 and _fits_64(a)) or (width == 32 and _fits_32(a)))
 
 
 def _fits_64(a: Poly) -> bool:

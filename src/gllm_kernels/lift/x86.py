@@ -191,7 +191,7 @@ def _mov(i: Instruction) -> Step:
 
 @row("lea")
 def _lea(i: Instruction) -> Step:
-    write, address = writer(i, width_of(i)), address_of(i)
+    write, address = writer(i, width_of(i)), address_of(i, width_of(i))
     return lambda m: write(m, address(m))
 
 
@@ -380,7 +380,7 @@ def _shift(name: str) -> Builder:
         width = width_of(i)
         if i.op_count == 2 and i.op_kind(1) == OpKind.REGISTER:
             raise UnknownOperand
-        count = (i.immediate(1) if i.op_count == 2 else 1) & (width - 1)
+        count = (i.immediate(1) if i.op_count == 2 else 1) & (63 if width == 64 else 31)
         source, write = integer(i, 0, width, data=True), writer(i, width)
 
         def step(m: Machine) -> None:

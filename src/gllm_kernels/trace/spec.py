@@ -62,6 +62,13 @@ def free_symbols(trace: OpTrace) -> list[frozenset[str]]:
     return free
 
 
+def symbols(trace: OpTrace) -> frozenset[str]:
+    """Every symbol of an index, an extent or a value."""
+    indices = [a for s in trace.stores for a in (s.index, *(e for _, e in s.domain))]
+    own = frozenset().union(*map(immediate_symbols, trace.body))
+    return own.union(*(a.symbols for a in indices))
+
+
 def immediate_symbols(node: TraceOp) -> frozenset[str]:
     """Symbols in the index of a load, the value of an index, the extent of a reduce."""
     if node.op is Op.LOAD:

@@ -1,0 +1,176 @@
+/* One function for every way that was thought of to pass a check by luck; labels as in adversarial.c,
+ * and `either` where both a right trace and a refusal will do. */
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#define EACH(i, n) for (size_t i = 0; i < (n); i++)
+#define SCALED for (size_t i = 0; i < m * n; i++) out[i] = s * x[i]
+
+/* ---- sizes that meet in a corner */
+// reject: two sizes far apart, and one of them large
+void corner_apart(const float *x, float *out, size_t m, size_t n) { float s = m > n + 50 && n > 40 ? 2.0f : 1.0f; SCALED; }
+// reject: a product, and both factors within bounds
+void corner_product(const float *x, float *out, size_t m, size_t n) { float s = m * n > 1000 && n < 40 && m > 30 ? 2.0f : 1.0f; SCALED; }
+// reject: a square number
+void corner_square(const float *x, float *out, size_t n) { float s = n * n == 144 ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }
+// reject: three sizes in a line
+void corner_line(const float *x, float *out, size_t m, size_t n) { float s = m + n == 60 && m > 20 && n > 30 ? 2.0f : 1.0f; SCALED; }
+// either: a fourth power that wraps around at 65536, beyond the extent limit
+void corner_power(const float *x, float *out, size_t n) { float s = n * n * n * n == 0 && n ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }
+// reject: a difference whose sign is read where it overflows
+void corner_sign(const float *x, float *out, uint32_t n) { float s = (int32_t)(n - 0x80000100u) < 0 ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }
+// reject: only where one size is 77 more than twice the other
+void corner_double(const float *x, float *out, size_t m, size_t n) { float s = m == 2 * n + 77 && n == 31 ? 2.0f : 1.0f; SCALED; }
+// reject: rows counted only beyond a number of columns
+void corner_rows(const float *x, float *out, size_t m, size_t n) { size_t e = n > 60 && m > 3 ? m - 1 : m; EACH(i, e) EACH(j, n) out[i * n + j] = x[i * n + j]; }
+
+/* ---- a loop that is as long as it should be, at first */
+// reject: eight at most, and 8 is a size that is tried
+void length_eight(const float *x, float *out, size_t n) { for (size_t i = 0; i < 8 && i < n; i++) out[i] = x[i] * 2.0f; }
+// reject: sixteen at most
+float length_sixteen(const float *x, size_t n) { float s = 0; for (size_t i = 0; i < 16 && i < n; i++) s += x[i]; return s; }
+// reject: one round less from 1001 on
+float length_ratio(const float *x, size_t n) { float s = 0; for (size_t i = 0; 1001 * i < 1000 * n; i++) s += x[i]; return s; }
+// reject: the same for elements
+void length_ratio_out(const float *x, float *out, size_t n) { for (size_t i = 0; 517 * i < 516 * n; i++) out[i] = x[i]; }
+// reject: a polynomial that is n at 0, 1, 2, 5 and 8
+float length_polynomial(const float *x, size_t n) { size_t e = n * (n - 1) * (n - 2) * (n - 5) * (n - 8) + n; float s = 0; EACH(i, e) s += x[i]; return s; }
+// reject: the smaller of two sizes, the second 30 larger
+void length_smaller(const float *x, float *out, size_t m, size_t n) { for (size_t i = 0; i < n && i < m + 30; i++) out[i] = x[i]; }
+// reject: stops in the middle of a row
+void length_middle(const float *x, float *out, size_t m, size_t n) { EACH(i, m) for (size_t j = 0; j < n && i + j < 90; j++) out[i * n + j] = x[i * n + j]; }
+// reject: two counters that meet
+void length_meet(const float *x, float *out, size_t n) { size_t a = 0, b = n + 100; while (a < n && a < b) { out[a] = x[a]; a++; b--; } }
+// reject: steps that become longer
+void length_longer(const float *x, float *out, size_t n) { size_t step = 1, k = 0; for (size_t i = 0; i < n; i += step) { out[i] = x[i]; if (++k == 100) step = 2; } }
+// reject: a block of bytes as long as a polynomial
+void length_block(float *out, size_t n) { memset(out, 0, 4 * (n * (n - 1) * (n - 2) * (n - 5) * (n - 8) + n)); }
+// reject: counts with a byte
+void length_byte(const float *x, float *out, size_t n) { for (uint8_t i = 0; i < (uint8_t)n; i++) out[i] = x[i]; }
+// reject: rows that end one column early from the thirtieth column on
+void length_columns(const float *x, float *out, size_t m, size_t n) { size_t e = n - n / 30; EACH(i, m) EACH(j, e) out[i * n + j] = x[i * n + j]; }
+// reject: a tail whose last element is another one
+void length_tail(const float *x, float *out, size_t n) { size_t i = 0; for (; i + 4 <= n; i += 4) { out[i] = x[i]; out[i + 1] = x[i + 1]; out[i + 2] = x[i + 2]; out[i + 3] = x[i + 3]; } for (; i < n; i++) out[i] = x[n - 1]; }
+// reject: eight at a time, the seventh of the third group is another
+void length_group(const float *x, float *out, size_t n) { size_t i = 0, g = 0; for (; i + 8 <= n; i += 8, g++) for (size_t k = 0; k < 8; k++) out[i + k] = g == 2 && k == 6 ? 0.0f : x[i + k]; for (; i < n; i++) out[i] = x[i]; }
+
+/* ---- state that is not seen at once */
+// reject: a delay line of integers in registers
+void hidden_integers(const float *x, float *out, size_t n) { size_t a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0; EACH(i, n) { out[i] = x[h]; h = g; g = f; f = e; e = d; d = c; c = b; b = a; a = i; } }
+// reject: a delay line behind a condition on the other size
+void hidden_cell(const float *x, float *out, size_t m, size_t n) { EACH(i, m) { float q[30] = {0}; EACH(j, n) { if (m > 4) { out[i * n + j] = q[29]; memmove(q + 1, q, 29 * sizeof *q); q[0] = x[i * n + j]; } else out[i * n + j] = 0.0f; } } }
+// reject: doubles in integer registers
+void hidden_doubles(const double *x, double *out, size_t n) { double a = 0, b = 0, c = 0, d = 0, e = 0, f = 0; EACH(i, n) { out[i] = f; f = e; e = d; d = c; c = b; b = a; a = x[i]; } }
+// reject: a distance in memory that is a size times 300
+void hidden_distance(float *x, size_t m, size_t n) { EACH(i, n) x[i + 300 * m] = x[i] * 2.0f; }
+// reject: a distance of seventy rows
+void hidden_rows(float *x, size_t m, size_t n) { EACH(i, m) EACH(j, n) x[(i + 70) * n + j] = x[i * n + j] + 1.0f; }
+static float memory[64];
+// reject: a ring buffer in static memory
+void hidden_static(const float *x, float *out, size_t n) { EACH(i, n) { out[i] = memory[i & 63]; memory[i & 63] = x[i]; } }
+// reject: a counter in static memory
+float hidden_calls(const float *x, size_t n) { static int calls; float s = 0; EACH(i, n) s += x[i]; return ++calls > 1000 ? 0.0f : s; }
+// reject: a flag that is set in the first round
+void hidden_flag(const float *x, float *out, size_t n) { int seen = 0; EACH(i, n) { out[i] = seen ? x[i] : -x[i]; seen = 1; } }
+// reject: a sign that changes each round
+void hidden_sign(const float *x, float *out, size_t n) { float s = 1.0f; EACH(i, n) { out[i] = s * x[i]; s = -s; } }
+// reject: a linear congruence
+void hidden_random(const float *x, float *out, size_t n) { uint32_t r = 1; EACH(i, n) { r = r * 1664525u + 1013904223u; out[i] = x[i] * (float)(r >> 31); } }
+// reject: the row before
+void hidden_before(const float *x, float *out, size_t m, size_t n) { EACH(i, m) EACH(j, n) out[i * n + j] = i ? out[(i - 1) * n + j] + x[i * n + j] : x[i * n + j]; }
+// reject: the maximum so far of each row, one row late
+void hidden_late(const float *x, float *out, size_t m, size_t n) { float late = 0; EACH(i, m) { out[i] = late; float s = x[i * n]; EACH(j, n) s = x[i * n + j] > s ? x[i * n + j] : s; late = s; } }
+
+/* ---- parts of registers, signs and widths */
+// reject: the sign of an unsigned byte
+void part_byte_sign(const float *x, const uint8_t *k, float *out, size_t n) { EACH(i, n) out[i] = (int8_t)k[i] > 3 ? x[i] : -x[i]; }
+// reject: the low byte of a word, compared
+void part_low_byte(const float *x, const int32_t *k, float *out, size_t n) { EACH(i, n) out[i] = (int8_t)k[i] > 3 ? x[i] : (float)k[i]; }
+// reject: a signed byte compared as unsigned
+void part_unsigned(const float *x, const int8_t *k, float *out, size_t n) { EACH(i, n) out[i] = (uint8_t)k[i] > 200 ? x[i] : -x[i]; }
+// reject: the low half of a float is cleared
+void part_cleared_half(const float *x, float *out, size_t n) { EACH(i, n) { union { float f; uint16_t h[2]; } t; t.f = x[i]; t.h[0] = 0; out[i] = t.f; } }
+// reject: the low half of a double as a float
+void part_of_double(const double *x, float *out, size_t n) { EACH(i, n) { union { double d; float f[2]; } t; t.d = x[i]; out[i] = t.f[0]; } }
+// reject: a 16-bit product
+void part_product(const float *x, float *out, uint32_t n) { EACH(i, n) out[i] = x[i] * (float)(uint16_t)(n * 257u); }
+// reject: a shifted byte
+void part_shifted(const float *x, const uint8_t *k, float *out, size_t n) { EACH(i, n) out[i] = x[i] * (float)(uint8_t)(k[i] << 1); }
+// reject: a sum of bytes in a byte
+void part_sum(const uint8_t *x, const uint8_t *y, float *out, size_t n) { EACH(i, n) out[i] = (float)(uint8_t)(x[i] + y[i]); }
+// reject: a counter of 24 bits
+void part_counter(const float *x, float *out, size_t n) { struct { unsigned c : 24; } t = {0}; EACH(i, n) { out[i] = x[t.c]; t.c++; } }
+// either: a product of counter and size in 32 bits as a number, exact within the extent limit
+void part_flat(const float *x, float *out, uint32_t m, uint32_t n) { for (uint32_t i = 0; i < m; i++) for (uint32_t j = 0; j < n; j++) out[i * n + j] = x[i * n + j] * (float)(i * n + j); }
+// either: four times a counter that runs over a product in 32 bits, exact within the extent limit
+void part_four(const float *x, float *out, uint32_t m, uint32_t n) { for (uint32_t i = 0; i < m * n; i++) out[i] = x[4u * i]; }
+// reject: the upper half of a product
+void part_upper(const float *x, float *out, size_t n) { EACH(i, n) out[i] = x[(size_t)(((unsigned __int128)i * 0x4000000000000000u) >> 62)] + x[(i * 0x40000001u) >> 30 & 1]; }
+// reject: a rotation
+void part_rotated(const float *x, float *out, uint32_t n) { for (uint32_t i = 0; i < n; i++) out[i] = x[(i << 20) | (i >> 12)]; }
+
+// accept: equal to a large byte
+void part_equal(const float *x, const uint8_t *k, float *out, size_t n) { EACH(i, n) out[i] = k[i] == 200 ? x[i] : -x[i]; }
+// accept: above a large byte
+void part_above(const float *x, const uint8_t *k, float *out, size_t n) { EACH(i, n) out[i] = k[i] > 200 ? x[i] : -x[i]; }
+// accept: negative bytes
+void part_negative(const float *x, const int8_t *k, float *out, size_t n) { EACH(i, n) out[i] = k[i] < -100 ? x[i] : -x[i]; }
+// accept: equal to a negative byte
+void part_minus(const float *x, const int8_t *k, float *out, size_t n) { EACH(i, n) out[i] = k[i] == -7 ? x[i] : -x[i]; }
+// accept: two bytes compared
+void part_two(const float *x, const uint8_t *k, const uint8_t *l, float *out, size_t n) { EACH(i, n) out[i] = k[i] > l[i] ? x[i] : -x[i]; }
+// either: words, which clang reads as unsigned ones
+void part_words(const float *x, const int16_t *k, float *out, size_t n) { EACH(i, n) out[i] = k[i] != 1000 ? x[i] : -x[i]; }
+// accept: masks
+void part_mask(const float *x, const uint8_t *k, float *out, size_t n) { EACH(i, n) out[i] = k[i] ? x[i] : -INFINITY; }
+// accept: int sizes used as 64 bits
+void part_int(const float *x, float *out, int m, uint32_t n) { for (int i = 0; i < m; i++) for (uint32_t j = 0; j < n; j++) out[(size_t)i * n + j] = x[(size_t)i * n + j]; }
+
+/* ---- floats: order, rounding, conversions */
+// either: the operands of a maximum change places every second element
+void float_order(const float *x, const float *y, float *out, size_t n) { EACH(i, n) out[i] = i & 1 ? (x[i] > y[i] ? x[i] : y[i]) : (y[i] > x[i] ? y[i] : x[i]); }
+// reject: the maximum of a row prefers NaN in the first half only
+float float_nan(const float *x, size_t n) { float s = -INFINITY; size_t i = 0; for (; i < n / 2; i++) s = x[i] > s ? x[i] : s; for (; i < n; i++) s = s > x[i] ? s : x[i]; return s; }
+// reject: a float to an integer and back
+void float_truncated(const float *x, float *out, size_t n) { EACH(i, n) out[i] = (float)(int8_t)x[i]; }
+// reject: an index through a float that loses bits from 2^24 on
+void float_index(const float *x, float *out, size_t n) { EACH(i, n) out[i] = x[(size_t)(float)i]; }
+// reject: an index through a float, wrong from 101 on
+void float_index_near(const float *x, float *out, size_t n) { EACH(i, n) out[i] = x[(size_t)((float)i * 0.99f + 0.9f)]; }
+// reject: a size through a float
+void float_size(const float *x, float *out, size_t n) { size_t e = (size_t)((float)n * 1.0f); EACH(i, e) out[i] = x[i]; }
+// reject: a float counter ends the loop
+void float_counter(const float *x, float *out, size_t n) { float c = 0; size_t i = 0; while (c < (float)n) { out[i] = x[i]; i++; c += 1.0f; } }
+// reject: a table by a size
+void float_table(const float *x, float *out, size_t n) { static const float t[400] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3}; float s = t[n % 400]; EACH(i, n) out[i] = s * x[i]; }
+// reject: a table by a size, without a remainder
+void float_table_plain(const float *x, float *out, size_t n) { static const float t[400] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3}; float s = t[n]; EACH(i, n) out[i] = s * x[i]; }
+// reject: other rounding
+void float_control(const float *x, float *out, size_t n) { unsigned old = __builtin_ia32_stmxcsr(); __builtin_ia32_ldmxcsr(old | 0x8040); EACH(i, n) out[i] = x[i] * 0.5f; __builtin_ia32_ldmxcsr(old); }
+// reject: extended precision
+void float_extended(const float *x, float *out, size_t n) { EACH(i, n) out[i] = (float)((long double)x[i] * 1.1L); }
+
+/* ---- memory: what is read, written, overlapped and returned */
+// reject: writes into the frame of its caller
+void memory_frame(const float *x, float *out, size_t n) { EACH(i, n) out[i] = x[i]; ((volatile float *)__builtin_frame_address(0))[40] = 1.0f; }
+// reject: reads a variable that is set for some sizes only
+float memory_unset(const float *x, size_t n) { float s[3]; for (size_t i = 0; i < n && i < 2; i++) s[i] = x[i]; return ((volatile float *)s)[1] + ((volatile float *)s)[2]; }
+// reject: the output decides an address
+void memory_own(float *x, size_t n) { EACH(i, n) x[i] = x[(size_t)x[i]]; }
+// reject: two pointers are compared by order
+void memory_order(const float *x, float *out, size_t n) { if (out < x) EACH(i, n) out[i] = x[i]; else for (size_t i = n; i-- > 0;) out[i] = x[i]; }
+// reject: the distance of two arrays as a number
+void memory_far(const float *x, float *out, size_t n) { float s = (float)(out - x); EACH(i, n) out[i] = s; }
+// reject: dimensions change places at one size
+void memory_swapped(const float *x, float *out, size_t m, size_t n) { size_t ld = n == 37 ? m : n; EACH(i, m) EACH(j, n) out[i * n + j] = x[i * ld + j]; }
+// reject: written twice, the second time for the even ones
+void memory_twice(const float *x, float *out, size_t n) { EACH(i, n) out[i] = x[i]; for (size_t i = 0; i < n; i += 2) out[i] = 0.0f; }
+// reject: an array of its own by a counter
+void memory_local(const float *x, float *out, size_t n) { float t[128]; for (int k = 0; k < 128; k++) t[k] = 1.0f; t[100] = 2.0f; for (size_t i = 0; i < n && i < 128; i++) out[i] = x[i] * t[i]; }
+// reject: a copy that is one element too long
+void memory_long(const float *x, float *out, size_t n) { EACH(i, n) out[i] = 0.0f; memcpy(out, x, 4 * n); if (n > 9) out[n] = 1.0f; }
+// reject: a copy in two blocks, cut at 60
+void memory_cut(const float *x, float *out, size_t n) { size_t e = n < 60 ? n : 60; memcpy(out, x, 4 * e); EACH(i, n - e) out[e + i] = -x[e + i]; }
+// reject: a call to an unknown function
+extern int puts(const char *); void memory_says(const float *x, float *out, size_t n) { EACH(i, n) out[i] = x[i]; puts("done"); }
