@@ -150,8 +150,8 @@ float sum_of_two(const float *x, size_t n) { float s = 0, t = 0; size_t i = 0; f
 void sum_causal(const float *x, float *out, size_t n) { EACH(i, n) { float s = 0; for (size_t j = 0; j <= i; j++) s += x[i * n + j]; out[i] = s; } }
 // reject: stops at a negative term
 float sum_until_negative(const float *x, size_t n) { float s = 0; EACH(i, n) { if (x[i] < 0) break; s += x[i]; } return s; }
-// reject: product capped at k = 150
-void sum_capped(const float *a, const float *b, float *c, size_t m, size_t n, size_t k) { EACH(i, m) EACH(j, n) { float s = 0; size_t e = k > 150 ? 150 : k; EACH(p, e) s += a[i * k + p] * b[p * n + j]; c[i * n + j] = s; } }
+// reject: product capped at k = 60
+void sum_capped(const float *a, const float *b, float *c, size_t m, size_t n, size_t k) { EACH(i, m) EACH(j, n) { float s = 0; size_t e = k > 60 ? 60 : k; EACH(p, e) s += a[i * k + p] * b[p * n + j]; c[i * n + j] = s; } }
 // reject: the number of terms is not n
 float sum_mean_capped(const float *x, size_t n) { float s = 0; EACH(i, n) s += x[i]; return s / (float)(int64_t)(n < 200 ? n : 200); }
 

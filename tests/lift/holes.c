@@ -9,19 +9,19 @@
 
 /* ---- sizes that meet in a corner */
 // reject: two sizes far apart, and one of them large
-void corner_apart(const float *x, float *out, size_t m, size_t n) { float s = m > n + 50 && n > 40 ? 2.0f : 1.0f; SCALED; }
+void corner_apart(const float *x, float *out, size_t m, size_t n) { float s = m > n + 20 && n > 15 ? 2.0f : 1.0f; SCALED; }
 // reject: a product, and both factors within bounds
 void corner_product(const float *x, float *out, size_t m, size_t n) { float s = m * n > 1000 && n < 40 && m > 30 ? 2.0f : 1.0f; SCALED; }
 // reject: a square number
 void corner_square(const float *x, float *out, size_t n) { float s = n * n == 144 ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }
 // reject: three sizes in a line
-void corner_line(const float *x, float *out, size_t m, size_t n) { float s = m + n == 60 && m > 20 && n > 30 ? 2.0f : 1.0f; SCALED; }
+void corner_line(const float *x, float *out, size_t m, size_t n) { float s = m + n == 36 && m > 12 && n > 18 ? 2.0f : 1.0f; SCALED; }
 // either: a fourth power that wraps around at 65536, beyond the extent limit
 void corner_power(const float *x, float *out, size_t n) { float s = n * n * n * n == 0 && n ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }
 // reject: a difference whose sign is read where it overflows
 void corner_sign(const float *x, float *out, uint32_t n) { float s = (int32_t)(n - 0x80000100u) < 0 ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }
-// reject: only where one size is 77 more than twice the other
-void corner_double(const float *x, float *out, size_t m, size_t n) { float s = m == 2 * n + 77 && n == 31 ? 2.0f : 1.0f; SCALED; }
+// reject: only where one size is 17 more than twice the other
+void corner_double(const float *x, float *out, size_t m, size_t n) { float s = m == 2 * n + 17 && n == 9 ? 2.0f : 1.0f; SCALED; }
 // reject: rows counted only beyond a number of columns
 void corner_rows(const float *x, float *out, size_t m, size_t n) { size_t e = n > 60 && m > 3 ? m - 1 : m; EACH(i, e) EACH(j, n) out[i * n + j] = x[i * n + j]; }
 
