@@ -146,10 +146,12 @@ def subject_of(source: Source, signature: Signature) -> Subject:
 
 def _known(symbol: str, image: Image) -> str:
     """What a file defines: the name that is near, or those that are not the C library's."""
-    near = difflib.get_close_matches(symbol, image.symbols, n=1)
+    near = [n for n in image.symbols if symbol in n]  # C++ writes _Z4mishPKfPfm
+    near += difflib.get_close_matches(symbol, image.symbols, n=1, cutoff=0.8)
     names = [n for n in sorted(image.symbols) if not n.startswith("_") and n not in STARTUP]
     listed = ", ".join(names[:MOST_NAMES]) + ", ..." * (len(names) > MOST_NAMES)
-    return f"did you mean {near[0]}?" if near else f"it defines: {listed or 'none'}"
+    hint = ' In C++, declare it extern "C"' if near and near[0].startswith("_Z") else ""
+    return f"did you mean {near[0]}?{hint}" if near else f"it defines: {listed or 'none'}"
 
 
 def _live(address: int | None, signature: Signature, keep: object, code: bytes = b"") -> Subject:
