@@ -80,7 +80,18 @@ def compiled(folder: Path, wanted: dict[Build, list[Row]]) -> dict[Build, Path]:
     jobs, paths = [], {}
     for (compiler, level), chosen in wanted.items():
         paths[compiler, level] = path = folder / f"lib{compiler}{level}.so"
-        flags = (compiler, level, *NO_VECTORS[compiler], *PLAIN, "-x", "c", "-", "-o", str(path), "-lm")
+        flags = (
+            compiler,
+            level,
+            *NO_VECTORS[compiler],
+            *PLAIN,
+            "-x",
+            "c",
+            "-",
+            "-o",
+            str(path),
+            "-lm",
+        )
         jobs.append(subprocess.Popen(flags, stdin=subprocess.PIPE, text=True))
         jobs[-1].stdin.write(text_of({row.name for row in chosen}))
         jobs[-1].stdin.close()
@@ -91,6 +102,7 @@ def compiled(folder: Path, wanted: dict[Build, list[Row]]) -> dict[Build, Path]:
 
 def text_of(names: set[str]) -> str:
     """The sources without the labelled functions that are not wanted."""
+
     def kept(found: re.Match) -> str:
         return found[0] if found[4] in names else ""
 
@@ -139,8 +151,12 @@ def main() -> int:
     given = parser.parse_args()
     wanted = [b for b in builds() if fnmatch(" ".join(b), given.builds)]
     chosen = [r for r in rows() if fnmatch(r.name, given.functions)]
-    print(f"{len(chosen)} functions: " + ", ".join(
-        f"{sum(r.label == k for r in chosen)} {k}" for k in ("reject", "accept", "either")))
+    print(
+        f"{len(chosen)} functions: "
+        + ", ".join(
+            f"{sum(r.label == k for r in chosen)} {k}" for k in ("reject", "accept", "either")
+        )
+    )
     print(f"{'build':12}{'lift':>6}{'wrong':>7}{'accepted':>10}{'lost':>6}{'lost elsewhere':>16}")
     total = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -151,11 +167,16 @@ def main() -> int:
                 found["lifts"] += [row.name] * (mark == "lifts")
                 for fault in faults(row, build, mark):
                     found.setdefault(fault, []).append(f"{row.name}: {text}")
-            counts = [len(found.get(k, ())) for k in ("lifts", "wrong", "accepted", "lost", "elsewhere")]
+            counts = [
+                len(found.get(k, ())) for k in ("lifts", "wrong", "accepted", "lost", "elsewhere")
+            ]
             print("{:12}{:6}{:7}{:10}{:6}{:16}".format(" ".join(build), *counts), flush=True)
             total += sum(counts[1:4])
             for fault in ("wrong", "accepted", "lost", "elsewhere") if given.why else ():
-                print("".join(f"  {fault} {t.splitlines()[0]}\n" for t in found.get(fault, ())), end="")
+                print(
+                    "".join(f"  {fault} {t.splitlines()[0]}\n" for t in found.get(fault, ())),
+                    end="",
+                )
     return int(total > 0)
 
 

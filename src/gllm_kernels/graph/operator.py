@@ -14,7 +14,7 @@ from ..errors import ShapeError, UnsupportedOpError
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace, Param
 from ..trace.pattern import ComputePattern, pattern_of
-from ..trace.shapes import nonempty
+from ..trace.shapes import least_sizes
 
 ANY_EXTENT = 1 << 31
 DTYPES = {"float": "float32", "int32_t": "int32", "int64_t": "int64"}
@@ -77,9 +77,9 @@ class Operator:
         return limit if limit < ANY_EXTENT else 0
 
     @cached_property
-    def nonempty(self) -> tuple[str, ...]:
-        """Dimensions that may not be 0."""
-        return nonempty(self.trace) if self.trace else ()
+    def least(self) -> tuple[tuple[str, int], ...]:
+        """Dimensions that may not be smaller than a number."""
+        return least_sizes(self.trace) if self.trace else ()
 
     @cached_property
     def pattern(self) -> ComputePattern:
@@ -114,8 +114,8 @@ def solve_dims(op: Operator, sizes: dict[str, tuple[Affine, ...]],
     bounds = [Bound(f"{op.name}: axis {axis} of `{name}`", want.substitute(env), size)
               for name, have in sizes.items()
               for axis, (want, size) in enumerate(zip(op.shape(name), have)) if len(want.terms) > 1]
-    bounds += [Bound(f"{op.name}: size `{d}`", Affine.const(1), env[d])
-               for d in op.nonempty if d in env]
+    bounds += [Bound(f"{op.name}: size `{d}`", Affine.const(k), env[d])
+               for d, k in op.least if d in env]
     missing = [d for d in op.names("dim") if d not in env]
     if missing:
         raise ShapeError(f"{op.name}: give `{missing[0]}=`; no array argument determines it")

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import count as count_from
 from itertools import chain, islice, product
+from itertools import count as count_from
 
 from iced_x86 import OpKind, Register
 
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace
+from ..trace.shapes import reached
 from ..trace.simplify import canonical
 from ..trace.spec import check, symbols
 from . import value as v
@@ -268,6 +269,11 @@ class Acceptance:
 
     def unexplained(self, trace: OpTrace) -> Iterator[Refusal]:
         """What all samples together did not settle."""
+        for name, sizes in product(trace.names("in", "out", "inout"), self.done):
+            first = min((low for low, _ in reached(trace, name, self.named(sizes))), default=0)
+            if first < 0:
+                places = ", ".join(f"{n} = {s}" for n, s in self.named(sizes).items())
+                yield Refusal(f"{name}[{first}] is used at {places}: before the first element")
         for name in sorted(set(self.dims) - symbols(trace)):
             yield Refusal(f"{name} is a size that decides nothing: the function does not use it, or "
                           "only for a fixed number of elements")  # fmt: skip
@@ -318,9 +324,10 @@ def _accepted(work: Acceptance) -> OpTrace:
             work.push(_wider(work, trace, sizes))
         if not work.pending:
             work.settle(trace)
+    trace = upwards(trace)
     for refusal in work.unexplained(trace):
         raise refusal
-    return check(canonical(replace(upwards(trace), extent_limit=work.limit)))
+    return check(canonical(replace(trace, extent_limit=work.limit)))
 
 
 def _wider(work: Acceptance, trace: OpTrace, sizes: Sizes) -> Sizes:

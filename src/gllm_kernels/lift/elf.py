@@ -201,7 +201,7 @@ def _write(image: Image, at: int, displacement: int) -> None:
 def _shared(elf: ELFFile) -> Image:
     image = Image()
     for segment in elf.iter_segments("PT_LOAD"):
-        data = bytearray(segment.data().ljust(segment["p_memsz"], b"\0"))
+        data = bytearray(segment.data())  # what the file does not hold is no constant
         fixed = not segment["p_flags"] & PF_WRITE
         image.regions.append(Region(segment["p_vaddr"], data, fixed))
     tables = [elf.get_section_by_name(n) for n in (".symtab", ".dynsym")]

@@ -43,6 +43,8 @@ REMEDIES: tuple[tuple[str, str, str], ...] = (
      "make x[i % k], x[i / k] and x[i & k] a loop of their own: for i < m, for j < k: x[j], out[i*k + j]"),
     (r"(a table of constants|a local array) indexed by", "arrays that are arguments; constants in the code",
      "pass the table as an argument and index it like any array, x[i*n + j]"),
+    (r".* is used at .* before the first element", "indices from 0 on, at every size",
+     "let the loop begin where x[i - 1] exists, or pass a pointer to the first element that is read"),
     (r".* is a size that decides nothing", "sizes that are the length of a loop, a stride or a value",
      "let loops run over the sizes that are declared: write 3 for a fixed length, and no size"),
     (r"the address .* is not an element", "arrays that are arguments",

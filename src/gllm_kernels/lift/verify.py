@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import LiftError
 from ..trace.interp import run
 from ..trace.ir import REALS, OpTrace
-from ..trace.shapes import accesses
+from ..trace.shapes import reached
 from .data import ELEMENTS
 from .signature import Signature
 
@@ -150,14 +150,7 @@ def _random(rng: np.random.Generator, ctype: str, count: int) -> np.ndarray:
 
 def reach(trace: OpTrace, name: str, sizes: dict[str, int]) -> int:
     """1 + the largest element that the trace reads or writes."""
-    largest = -1
-    for access in accesses(trace, name):
-        ends = {b: (0, e.evaluate(sizes) - 1) for b, e in access.extents}
-        if all(last >= 0 for _, last in ends.values()):
-            corners = product(*ends.values())
-            envs = ({**sizes, **dict(zip(ends, c, strict=True))} for c in corners)
-            largest = max(largest, *(access.index.evaluate(env) for env in envs))
-    return largest + 1
+    return 1 + max((last for _, last in reached(trace, name, sizes)), default=-1)
 
 
 def compare(case: Case, signature: Signature, function: Native) -> None:

@@ -20,6 +20,7 @@ from .affine import Affine, Monomial
 from .ir import Op, OpTrace, reachable
 
 ONE: Monomial = ()
+MOST_LEAST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +46,40 @@ def param_shape(trace: OpTrace, name: str) -> tuple[Affine, ...]:
 
 
 @cache
-def nonempty(trace: OpTrace) -> tuple[str, ...]:
-    """Sizes that may not be 0, because something is read then too: m = x[0]; for i in 1 .. n."""
+def least_sizes(trace: OpTrace) -> tuple[tuple[str, int], ...]:
+    """Sizes below which something is read behind an array, m = x[0]; for i in 1 .. n, or an extent
+    as n - 2 is negative."""
     dims = trace.names("dim")
-    return tuple(d for d in dims if _outside(trace, {**dict.fromkeys(dims, 2), d: 0}))
+    small = dict.fromkeys(dims, MOST_LEAST)
+    least = {d: max((k + 1 for k in range(MOST_LEAST) if _outside(trace, {**small, d: k})), default=0)
+             for d in dims}  # fmt: skip
+    return tuple((d, k) for d, k in least.items() if k)
 
 
 def _outside(trace: OpTrace, sizes: dict[str, int]) -> bool:
-    """Whether an access at these sizes lies behind the array that `param_shape` gives."""
+    """Whether an extent is negative at these sizes, or an access lies behind the array that
+    `param_shape` gives."""
+    extents = [e for s in trace.stores for _, e in s.domain]
+    extents += [n.imm[2] for n in trace.body if n.op is Op.REDUCE]
+    if any(e.evaluate(sizes) < 0 for e in extents):
+        return True
     for name in trace.names("in", "inout"):
         room = prod(size.evaluate(sizes) for size in param_shape(trace, name))
-        for access in accesses(trace, name):
-            ends = {b: (0, e.evaluate(sizes) - 1) for b, e in access.extents}
-            rows = product(*ends.values())
-            corners = ({**sizes, **dict(zip(ends, row, strict=True))} for row in rows)
-            if all(last >= 0 for _, last in ends.values()):
-                if max(map(access.index.evaluate, corners)) >= room:
-                    return True
+        if any(last >= room for _, last in reached(trace, name, sizes)):
+            return True
     return False
+
+
+def reached(trace: OpTrace, name: str, sizes: dict[str, int]) -> Iterator[tuple[int, int]]:
+    """First and last element of every access to an array, but those inside empty loops."""
+    for access in accesses(trace, name):
+        ends = {b: (0, e.evaluate(sizes) - 1) for b, e in access.extents}
+        if all(last >= 0 for _, last in ends.values()):
+            corners = [
+                {**sizes, **dict(zip(ends, row, strict=True))} for row in product(*ends.values())
+            ]
+            places = [access.index.evaluate(corner) for corner in corners]
+            yield min(places), max(places)
 
 
 def accesses(trace: OpTrace, name: str) -> Iterator[Access]:
