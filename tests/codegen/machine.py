@@ -48,10 +48,9 @@ def slot(kind: str, value: np.ndarray | int | float) -> bytes:
 
 def same_bits(got: np.ndarray, want: np.ndarray) -> bool:
     """Equal bit for bit; any NaN equals any NaN."""
-    if got.dtype == np.float32:
-        nan = np.isnan(got) & np.isnan(want)
-        return np.array_equal(np.where(nan, 0, got.view(np.uint32)),
-                              np.where(nan, 0, want.view(np.uint32)))
+    if got.dtype.kind == "f":
+        nan, bits = np.isnan(got) & np.isnan(want), f"u{got.itemsize}"
+        return np.array_equal(np.where(nan, 0, got.view(bits)), np.where(nan, 0, want.view(bits)))
     return np.array_equal(got, want)
 
 

@@ -33,6 +33,13 @@ def values(rng, count, special=True):
     return np.where(rng.random(count) < 0.5 * special, rng.choice(SPECIAL, count), plain)
 
 
+# what works on lanes of 64 bits, or makes them; what gives only the lower half of a vector
+DOUBLES = {op for op in TABLE if op.value[0] == "d" and op is not K.D2L} | {K.F2D, K.I2D, K.L2D}
+HALVES = (K.D2F, K.D2I, K.L2I, K.L2F, K.UPPER)
+WIDE_MASKS = (K.DLT, K.DLE, K.DEQ, K.DUNORD, K.LLT, K.LEQ, K.MLOW, K.MHIGH)
+COUNTS = {K.VSHLV: 31, K.VSHRV: 31, K.VSARV: 31, K.LSARV: 63}
+
+
 def vector_cases():
     for op, row in TABLE.items():
         plain = all(t in (VEC, MASK) for t in row.args) and row.args and row.result in (VEC, MASK)
@@ -43,6 +50,8 @@ def vector_cases():
 def immediates(op, lanes, rng):
     if op in (K.VSHL, K.VSHR, K.VSAR):
         return [0, 1, 23, 31]
+    if op in (K.LSHL, K.LSHR, K.LSAR):
+        return [0, 1, 31, 32, 33, 63]
     if op is K.PERMUTE:
         inside = tuple(int(i) // 4 * 4 + (1, 0, 3, 2)[i % 4] for i in range(lanes))
         return [inside, tuple(range(lanes))[::-1],
@@ -50,7 +59,7 @@ def immediates(op, lanes, rng):
     if op is K.SHUF128:
         blocks = lanes // 4
         return [tuple(int(i) for i in rng.integers(0, blocks, blocks)) for _ in range(8)]
-    if op is K.VROUND:
+    if op in (K.VROUND, K.DROUND):
         return [None, DOWN, UP, TO_ZERO]
     return [None]
 
@@ -73,7 +82,11 @@ def test_vector_operation(op, isa):
                     x[lanes:] = rng.integers(-450, 450, lanes) + rng.choice([0, 0.25, 0.5], lanes)
                     x[:lanes] = np.where(rng.random(lanes) < 0.3, np.nan, x[:lanes]) \
                         if special else x[:lanes]
-                agree(kernel, isa, {"x": x, "out": np.zeros(lanes, np.float32)})
+                if op in DOUBLES or op is K.D2L:
+                    x[: size // 2 * 2] = values(rng, size // 2).astype(np.float64).view(np.float32)
+                out = np.zeros(lanes // 2, np.float64) if op in DOUBLES - {*WIDE_MASKS, *HALVES} \
+                    else np.zeros(lanes, np.float32)
+                agree(kernel, isa, {"x": x, "out": out})
 
 
 def operation(op, lanes, imm, variant, special):
@@ -94,10 +107,20 @@ def operation(op, lanes, imm, variant, special):
             keep.append(value)
         if type_ == MASK:
             value = b.emit(K.VLT, value, b.const(0.0))
+            value = b.emit(K.MLOW, value) if op in (K.SELECT64, K.MJOIN) else value
+        if i == 1 and op in COUNTS:
+            limit = b.bits(31) if COUNTS[op] == 31 else b.bits64(63).low
+            value = b.emit(K.VAND, value, limit)
         args.append(value)
     result = b.emit(op, *args, imm=imm)
     if row.result == MASK:
-        result = b.emit(K.SELECT, result, b.const(1.0), b.const(-1.0))
+        wide = op in WIDE_MASKS
+        arms = (b.bits64(1).low, b.bits64(-1).low) if wide else (b.const(1.0), b.const(-1.0))
+        result = b.emit(K.SELECT64 if wide else K.SELECT, result, *arms)
+    if op in HALVES:
+        result = b.emit(K.JOIN, result, result)
+    if op.value.startswith("pack"):
+        result = b.emit(K(f"un{op}"), result)
     for value in keep:  # a second use keeps the load in a register; the sum never changes NaN-ness
         b.store(out, zero, value)
     b.store(out, zero, result)

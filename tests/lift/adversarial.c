@@ -160,13 +160,13 @@ float sum_mean_capped(const float *x, size_t n) { float s = 0; EACH(i, n) s += x
 int64_t data_argmax(const float *x, size_t n) { int64_t b = 0; float m = x[0]; EACH(i, n) if (x[i] > m) { m = x[i]; b = (int64_t)i; } return b; }
 // reject: a position as a float
 float data_argmax_float(const float *x, size_t n) { int64_t b = 0; float m = x[0]; EACH(i, n) if (x[i] > m) { m = x[i]; b = (int64_t)i; } return (float)b; }
-// reject: a count
+// accept: a count
 int64_t data_count(const float *x, size_t n) { int64_t c = 0; EACH(i, n) c += x[i] > 0; return c; }
 // reject: written for some data only
 void data_store(const float *x, float *out, size_t n) { EACH(i, n) if (x[i] > 0) out[i] = x[i]; }
 // reject: written where there is room
 void data_compact(const float *x, float *out, size_t n) { size_t k = 0; EACH(i, n) if (x[i] > 0) out[k++] = x[i]; }
-// reject: the bits of a float as a number
+// accept: the bits of a float as a number
 void data_bits(const float *x, float *out, size_t n) { EACH(i, n) { union { float f; uint32_t u; } t = {x[i]}; t.u += t.u >> 3; out[i] = t.f; } }
 // reject: a counter as the bits of a float
 void data_from_counter(const float *x, float *out, size_t n) { EACH(i, n) { union { uint32_t u; float f; } t = {0x3f800000u + (uint32_t)i}; out[i] = x[i] * t.f; } }

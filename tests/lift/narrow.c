@@ -13,17 +13,17 @@ void byte_slot(const float *x, float *out, size_t n) { volatile uint8_t c = 0; E
 void byte_down(const float *x, float *out, size_t n) { int8_t c = 100; EACH(i, n) { out[i] = x[c]; c--; } }
 // reject: two counters, one wraps
 void byte_pair(const float *x, float *out, size_t n) { uint8_t c = 0; EACH(i, n) { out[i] = x[i] + x[c]; c += 1; } }
-// reject: a number of positive elements
+// accept: a number of positive elements
 float count_positive(const float *x, size_t n) { int c = 0; EACH(i, n) c += x[i] > 0; return (float)c; }
-// reject: a sum of integers that is longer than a float
+// accept: a sum of integers that is longer than a float
 float sum_bytes(const uint8_t *x, size_t n) { int s = 0; EACH(i, n) s += x[i]; return (float)s; }
-// reject: a product of integers that is longer than a float
+// accept: a product of integers that is longer than a float
 void long_product(const int16_t *x, const int16_t *y, float *out, size_t n) { EACH(i, n) out[i] = (float)(x[i] * y[i]); }
 // reject: elements by their own value
 void gathered(const float *x, const uint8_t *k, float *out, size_t n) { EACH(i, n) out[i] = x[k[i]]; }
-// reject: integer results
+// accept: integer results
 void quantised(const float *x, int8_t *out, size_t n) { EACH(i, n) out[i] = (int8_t)(x[i] * 4.0f); }
-// reject: read with the wrong sign by a cast
+// accept: read with the wrong sign by a cast
 void other_sign(const int8_t *x, float *out, size_t n) { EACH(i, n) out[i] = (float)*(const uint8_t *)&x[i]; }
 // reject: even sizes only
 void even_sizes(const float *x, float *out, size_t n) { float s = n & 1 ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }

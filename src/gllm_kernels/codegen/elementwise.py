@@ -13,7 +13,7 @@ from __future__ import annotations
 from ..errors import CompileError
 from ..trace.ir import Op, OpTrace, reachable
 from .access import Env, integer
-from .frame import Domain, begin, copies_for, domain_of, each_unit, units_of, weight
+from .frame import Domain, begin, by_row, copies_for, domain_of, each_unit, units_of, weight
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Value
 from .lower import hoist_stores, lower_stores
@@ -35,12 +35,15 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
     trace = prepare(trace, lane)
     check_in_place(trace)
     builder = begin(trace, isa)
-    if len(domain) == 1:
+    along, once = by_row(trace)
+    if len(domain) == 1 and once is None:
         env = Env({}, lane)
         map_strips(builder, trace, env, builder.emit(K.BEGIN), builder.emit(K.END), params.unroll)
         return builder.build(units_of(domain), ELEMENTS_PER_TILE)
     with each_unit(builder, domain[:-1]) as binders:
-        map_row(builder, trace, Env(binders, lane), domain, params.unroll)
+        map_row(builder, along, Env(binders, lane), domain, params.unroll)
+        if once:
+            lower_stores(builder, once, once.stores, Env(binders))
     return builder.build(units_of(domain[:-1]), ROWS_PER_TILE, unit="row")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from ..errors import CompileError
 from ..trace.affine import Affine
@@ -35,12 +36,23 @@ def begin(trace: OpTrace, isa: Isa) -> KernelBuilder:
 
 
 def domain_of(trace: OpTrace) -> Domain:
-    """The domain all stores share."""
-    domains = {s.domain for s in trace.stores}
-    if len(domains) != 1:
-        raise CompileError(f"{trace.name}: its stores run over {len(domains)} different domains; "
-                           "one kernel needs one, split the trace by domain")
-    return domains.pop()
+    """The domain of the stores; those that lack its last binder are stored once per row."""
+    longest = max((s.domain for s in trace.stores), key=len)
+    for target in trace.stores:
+        if target.domain not in (longest, longest[:-1]):
+            raise CompileError(f"{trace.name}: {target.param} is stored over another domain than the "
+                               "rows of the others; one kernel needs one, split the trace by domain")
+    return longest
+
+
+def by_row(trace: OpTrace) -> tuple[OpTrace, OpTrace | None]:
+    """The trace of the stores along the rows, and of those that belong to a row as a whole."""
+    longest = max((s.domain for s in trace.stores), key=len)
+    once = tuple(s for s in trace.stores if s.domain != longest)
+    if not once:
+        return trace, None
+    along = tuple(s for s in trace.stores if s.domain == longest)
+    return replace(trace, stores=along), replace(trace, stores=once)
 
 
 def units_of(domain: Domain) -> Affine:

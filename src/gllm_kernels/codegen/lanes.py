@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 F32, I32, U32 = np.float32, np.int32, np.uint32
+F64, I64, U64 = np.float64, np.int64, np.uint64
 Array = np.ndarray
 
 
@@ -40,6 +41,13 @@ def to_int(a: Array) -> Array:
     near = np.rint(a.astype(np.float64))
     good = (near >= -(2.0**31)) & (near < 2.0**31)
     return np.where(good, near, -(2.0**31)).astype(np.int64).astype(I32).view(F32)
+
+
+def truncated(a: Array, to: type) -> Array:
+    """Towards zero; out of range and NaN give the smallest integer, as cvttps2dq does."""
+    whole, limit = np.trunc(a.astype(np.float64)), 2.0 ** (8 * np.dtype(to).itemsize - 1)
+    good = (whole >= -limit) & (whole < limit)
+    return np.where(good, np.where(good, whole, 0).astype(to), np.iinfo(to).min).astype(to)
 
 
 def vmax(a: Array, b: Array) -> Array:

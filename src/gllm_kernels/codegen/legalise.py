@@ -2,10 +2,9 @@
 
     n - iv          -> a phi that counts down by the loop's step (x86 has no a = b - c)
     first(n)        -> first'(imax(imin(n, lanes), 0))     rows expect a count in 0..lanes
-    masked 16-bit memory -> a loop over the elements that exist
     vscalef(a, b)   -> a * 2**n1 * 2**n2 * 2**n3           n1 + n2 + n3 = floor(b)
 
-The first holds for every ISA; the others an ISA lists in `legal`. Every statement is visited once
+The first holds for every ISA; the others, and those of `narrow` and `wide`, an ISA lists in `legal`. Every statement is visited once
 and what a rule emits is not visited again, so the pass ends.
 """
 
@@ -47,13 +46,15 @@ class Rewriter:
         self.count += 1
         return self.count - 1
 
-    def repeat(self, count: int, init: int, body: Callable[[int, int], int], result: int) -> None:
-        """result = body(count - 1, ... body(1, body(0, init)))"""
-        lo, iv, phi = self.emit(K.ICONST, imm=0), self.fresh(), self.fresh()
+    def int(self, value: int) -> int:
+        return self.emit(K.ICONST, imm=value)
+
+    def inside(self, body: Callable[[], object]) -> tuple[tuple[Stmt, ...], object]:
+        """What `body` emits, and what it returns."""
         outer, self.out = self.out, []
-        new = body(iv, phi)
+        found = body()
         inner, self.out = tuple(self.out), outer
-        self.out.append(Loop(iv, lo, count, 1, (init,), (phi,), inner, (new,), (result,), "lanes"))
+        return inner, found
 
     def body(self, body: tuple[Stmt, ...], rules: dict[K, Callable]) -> tuple[Stmt, ...]:
         outer, self.out = self.out, []
@@ -132,47 +133,6 @@ def clamp_first(r: Rewriter, inst: Inst) -> None:
         if inst.args[0] not in r.positive:
             count = r.emit(K.IMAX, count, r.emit(K.ICONST, imm=0))
     r.emit(K.FIRST, count, dst=inst.dst, imm=inst.imm)
-
-
-def load_by_element(r: Rewriter, inst: Inst) -> None:
-    """loadm(base, index, first(n)): from the last element back, all lanes one up, it in lane 0."""
-    base, index, mask = inst.args
-    count, bcast = existing(r, inst, mask), K(inst.op.replace("loadm", "bcast"))
-    last = r.emit(K.IADD, count, r.emit(K.ICONST, imm=-1))
-    lowest = r.emit(K.FIRST, r.emit(K.ICONST, imm=1), imm=WITHIN)
-    up = (r.lanes - 1, *range(r.lanes - 1))
-
-    def body(iv: int, old: int) -> int:
-        one = r.emit(bcast, element(r, base, r.emit(K.ISUB, last, iv)), index, imm=inst.imm)
-        return r.emit(K.SELECT, lowest, one, r.emit(K.PERMUTE, old, imm=up))
-
-    r.repeat(count, r.emit(K.VCONST, imm=0), body, inst.dst)
-
-
-def store_by_element(r: Rewriter, inst: Inst) -> None:
-    """storem(base, index, first(n), v): lane 0, then all lanes one down, n times."""
-    base, index, mask, value = inst.args
-    store1 = K(inst.op.replace("storem", "store1"))
-
-    def body(iv: int, old: int) -> int:
-        r.emit(store1, element(r, base, iv), index, old, imm=inst.imm)
-        return r.emit(K.PERMUTE, old, imm=(*range(1, r.lanes), 0))
-
-    r.repeat(existing(r, inst, mask), value, body, inst.dst)
-
-
-def existing(r: Rewriter, inst: Inst, mask: int) -> int:
-    """How many lanes a mask that `first` made lets through, if that is positive."""
-    first = r.defined.get(mask)
-    if first is None or first.op is not K.FIRST:
-        raise CompileError(f"{inst.op} (origin {inst.origin or '-'}): without masked 16-bit memory "
-                           "its mask must be a `first`")
-    return r.emit(K.IMIN, first.args[0], r.emit(K.ICONST, imm=r.lanes))
-
-
-def element(r: Rewriter, base: int, number: int) -> int:
-    """The base moved on by 16-bit elements."""
-    return r.emit(K.IADD, base, r.emit(K.IMUL, number, r.emit(K.ICONST, imm=2)))
 
 
 def scalef_by_multiplying(r: Rewriter, inst: Inst) -> None:

@@ -1,6 +1,6 @@
 """From values of a trace to values of a kernel, one vector at a time.
 
-    lower(builder, trace, value, env) -> Value
+    lower(builder, trace, value, env) -> Value, or a Pair where lanes have 64 bits
 
 computes body[value] at the lanes that `env` describes: `env.values` already holds what is known (a
 Reduce the caller has accumulated, an invariant computed before the loop) and receives everything
@@ -18,23 +18,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from ..dtypes import SIZE
 from ..errors import CompileError, UnsupportedOpError
 from ..trace.affine import Affine
-from ..trace.ir import Op, OpTrace, Store, TraceOp
-from ..trace.spec import free_symbols
-from .access import Env, anchor, integer, lane_step, load, load_pair, place, store, store_pair
+from ..trace.ir import KINDS, REDUCERS, WIDTH, Op, OpTrace, Store, TraceOp, double_bits
+from ..trace.render import render_value
+from ..trace.spec import free_symbols, types
+from .access import (
+    Env, anchor, integer, lane_step, load, load_pair, place, storage_of, store, store_pair,
+)
 from .approx import erf, exp, exp2, expm1, log, log1p, log2, split_sign, tanh
-from .kernel import DOWN, TO_ZERO, UP, K, KernelBuilder, Value
+from .kernel import DOWN, TO_ZERO, UP, K, KernelBuilder, Pair, Value
 from .power import power
 from .trig import cos, sin
 
-SIGN = 0x80000000
-# arrays that traces may read and fused code does not: `lift.data.ELEMENTS`
-INTEGERS = frozenset(f"{u}int{n}_t" for u in ("", "u") for n in (8, 16, 32, 64)) | {
-    "int", "unsigned", "long", "size_t", "short", "bool", "_Bool", "unsigned char", "signed char"}
+Lanes = Value | Pair
 
-
-def lower(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
+def lower(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Lanes:
     """body[value] at the lanes of `env`; new values are added to `env.values`."""
     if value not in env.values:
         node = trace.body[value]
@@ -42,13 +42,22 @@ def lower(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value
             with origin(builder, f"%{value} {node.op}"):
                 env.values[value] = LEAVES[node.op](builder, trace, value, env)
         else:
-            if node.op not in OPERATIONS:
-                raise UnsupportedOpError(f"{trace.name}: no vector code for the operation {node.op}"
-                                         f" (%{value}); operations are rows in codegen/lower.py")
+            operation = operation_of(trace, value)
             args = [lower(builder, trace, a, env) for a in node.args]
             with origin(builder, f"%{value} {node.op}"):
-                env.values[value] = OPERATIONS[node.op](builder, *args)
+                env.values[value] = operation(builder, *args)
     return env.values[value]
+
+
+def operation_of(trace: OpTrace, value: int) -> Callable[..., Lanes]:
+    """The row for the operation and the type of its last operand."""
+    node = trace.body[value]
+    kind = types(trace)[node.args[-1]]
+    if (node.op, kind) not in OPERATIONS:
+        raise UnsupportedOpError(
+            f"{trace.name}: no vector code for {node.op} of {kind}, in "
+            f"{render_value(trace, value)}; {REMEDIES.get(kind, 'write it in float')}")
+    return OPERATIONS[node.op, kind]
 
 
 @contextmanager
@@ -81,7 +90,8 @@ def paired(trace: OpTrace, stores: tuple[Store, ...],
     groups: list[tuple[Store, Store | None]] = []
     while left:
         first = left.pop(0)
-        wide = lane_step(trace, first.param, first.index, lane) == 2
+        wide = (lane_step(trace, first.param, first.index, lane) == 2
+                and SIZE[storage_of(trace, first.param)] < 8)
         near = [s for s in left if wide and s.param == first.param
                 and (s.index - first.index).constant in (1, -1)]
         if near:
@@ -108,7 +118,7 @@ def hoist(builder: KernelBuilder, trace: OpTrace, roots: Iterable[int], env: Env
             continue
         seen.add(position)
         if env.lane not in free[position]:
-            if node.op is not Op.CONST:
+            if node.op not in (Op.CONST, Op.INT):
                 lower(builder, trace, position, known)
         elif node.op is Op.LOAD:
             anchor(builder, trace, *node.imm, known, bool(partners(trace, position, env.lane)))
@@ -127,38 +137,71 @@ def hoist_stores(builder: KernelBuilder, trace: OpTrace, stores: Iterable[Store]
     return known
 
 
-def step(builder: KernelBuilder, trace: OpTrace, reduce: int, acc: Value, env: Env) -> Value:
+def step(builder: KernelBuilder, trace: OpTrace, reduce: int, acc: Lanes, env: Env) -> Lanes:
     """One step of a Reduce: acc' = op(acc, term) in the operand order of its kind.
 
     A product that is summed goes into the accumulator by FMA: one rounding less than the scalar
     function, and a product just beyond the range does not become infinite on the way.
     """
-    node = trace.body[reduce]
+    node, type_ = trace.body[reduce], types(trace)[reduce]
     kind, term = node.imm[0], trace.body[node.args[1]]
-    fused = kind in ("sum", "fma") and term.op is Op.MUL and node.args[1] not in env.values
+    fused = (kind in ("sum", "fma") and term.op is Op.MUL and type_ in ("f32", "f64")
+             and node.args[1] not in env.values)
     wanted = term.args if fused else node.args[1:]
     args = [lower(builder, trace, value, env) for value in wanted]
     with origin(builder, f"%{reduce} {kind}"):
-        return builder.emit(K.VFMA, *args, acc) if fused else STEPS[kind](builder, acc, *args)
+        if fused:
+            return OPERATIONS[Op.FMA, type_](builder, *args, acc)
+        return combine(builder, kind, type_, acc, *args)
+
+
+def combine(builder: KernelBuilder, kind: str, type_: str, acc: Lanes, term: Lanes) -> Lanes:
+    """acc' = op(acc, term) in the operand order of the kind; what was left of an fma is its sum."""
+    reducer = REDUCERS["sum" if kind == "fma" else kind]
+    pair = (term, acc) if reducer.flipped else (acc, term)
+    return OPERATIONS[reducer.op, type_](builder, *pair)
+
+
+def literal(builder: KernelBuilder, value: float, type_: str) -> Lanes:
+    """A number in all lanes."""
+    if type_ == "f64":
+        return builder.bits64(double_bits(value))
+    if type_ == "i64":
+        return builder.bits64(int(value))
+    return builder.const(value) if type_ == "f32" else builder.bits(int(value))
 
 
 def _scalar(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
-    return builder.arg(trace.body[value].imm)
+    name = trace.body[value].imm
+    if trace.param(name).ctype == "double":
+        raise UnsupportedOpError(f"{trace.name}: the scalar {name} is a double; vector code takes "
+                                 f"scalars as float, declare it `float {name}`")
+    return builder.arg(name)
 
 
-def _const(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
-    return builder.bits(trace.body[value].imm)
+def _const(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Lanes:
+    node = trace.body[value]
+    wide = node.op in (Op.CONST64, Op.LONG)
+    return builder.bits64(node.imm) if wide else builder.bits(node.imm)
 
 
-def _index(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
+def _index(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Lanes:
     """float(i*n + 3*lane): 32-bit integers, exact below 2^31 as in the source."""
+    lanes = _index_lanes(builder, trace, value, env)
+    op = trace.body[value].op
+    if op is Op.INDEX64:
+        return split(builder, K.I2D, lanes)
+    return lanes if op is Op.INDEXI else builder.emit(K.VI2F, lanes)
+
+
+def _index_lanes(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
     index: Affine = trace.body[value].imm
     first = index.substitute({env.lane: Affine.sym(env.lane) + env.shift}) if env.lane else index
     lanes = builder.emit(K.SPLAT, integer(builder, first, env.binders))
     if env.lane in index.symbols:
         step = index.coefficient(env.lane).constant
         lanes = builder.emit(K.VIADD, lanes, _lane_numbers(builder, trace, index, step))
-    return builder.emit(K.VI2F, lanes)
+    return lanes
 
 
 def _lane_numbers(builder: KernelBuilder, trace: OpTrace, index: Affine,
@@ -166,18 +209,14 @@ def _lane_numbers(builder: KernelBuilder, trace: OpTrace, index: Affine,
     numbers = builder.emit(K.VLANES)
     if step == 1:
         return numbers
-    if step is not None and step > 0 and step & (step - 1) == 0:
-        return builder.emit(K.VSHL, numbers, imm=step.bit_length() - 1)
-    raise CompileError(f"{trace.name}: float({index}) along the lanes needs a step that is a "
-                       "power of two")
+    if step is not None:
+        return builder.emit(K.VIMUL, numbers, builder.bits(step))
+    raise CompileError(f"{trace.name}: the number {index} along the lanes needs a constant step")
 
 
 def _load(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
     """A load by step; both halves of an interleaved pair become known together."""
     param, index = trace.body[value].imm
-    if trace.param(param).ctype in ("double", *INTEGERS):
-        raise UnsupportedOpError(f"{trace.name}: no vector code for loads from {param}, an array of "
-                                 f"{trace.param(param).ctype}; fused code reads arrays of float")
     pair = partners(trace, value, env.lane)
     if not pair:
         return load(builder, trace, param, index, env)
@@ -189,7 +228,7 @@ def _load(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value
 def partners(trace: OpTrace, value: int, lane: str) -> tuple[int, int] | None:
     """The loads at index and index + 1, stepping by 2, that `value` is one of."""
     param, index = trace.body[value].imm
-    if lane_step(trace, param, index, lane) == 2:
+    if lane_step(trace, param, index, lane) == 2 and SIZE[storage_of(trace, param)] < 8:
         for other in (1, -1):
             node = TraceOp(Op.LOAD, (), (param, index + other))
             if node in trace.body:
@@ -201,10 +240,45 @@ def partners(trace: OpTrace, value: int, lane: str) -> tuple[int, int] | None:
 def _fma(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
     """a*b + c, and c - a*b where the factor is a negation nobody else has computed."""
     a, b, c = trace.body[value].args
-    op = K.VFMA
-    if trace.body[a].op is Op.NEG and a not in env.values:
-        a, op = trace.body[a].args[0], K.VFNMA
-    return builder.emit(op, *(lower(builder, trace, v, env) for v in (a, b, c)))
+    type_, op = types(trace)[value], Op.FMA
+    if type_ == "f32" and trace.body[a].op is Op.NEG and a not in env.values:
+        a, op = trace.body[a].args[0], Op.NEG
+    return FUSED[op, type_](builder, *(lower(builder, trace, v, env) for v in (a, b, c)))
+
+
+def _product(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Lanes:
+    """Of 64 bits from factors of 32: one instruction."""
+    operation = operation_of(trace, value)
+    args = trace.body[value].args
+    values = [lower(builder, trace, a, env) for a in args]
+    if types(trace)[value] == "i64":
+        for op, wide in ((K.LMULS, Op.EXTEND), (K.LMULU, Op.UNSIGNED)):
+            if all(_is_half(trace.body[a], wide) for a in args):
+                operation = _halved(_plain(op))
+    return operation(builder, *values)
+
+
+def _low(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
+    """The low word of an integer; of a float32 converted to 64 bits without going there.
+
+    Below 2^31 that is the conversion to 32 bits. From there on the fraction is shifted left by its
+    exponent, and a count of 32 or more leaves nothing, as out of range and NaN (2^63) do.
+    """
+    source = trace.body[trace.body[value].args[0]]
+    if source.op is not Op.TOLONG or types(trace)[source.args[0]] != "f32":
+        return operation_of(trace, value)(builder, lower(builder, trace, trace.body[value].args[0], env))
+    x, emit, bits = lower(builder, trace, source.args[0], env), builder.emit, builder.bits
+    exponent = emit(K.VSHR, emit(K.VSHL, x, imm=1), imm=24)
+    count = emit(K.VISUB, exponent, bits(150))
+    fraction = emit(K.VOR, emit(K.VAND, x, bits(0x7FFFFF)), bits(0x800000))
+    sign = emit(K.VSAR, x, imm=31)
+    large = emit(K.VISUB, emit(K.VXOR, emit(K.VSHLV, fraction, count), sign), sign)
+    return emit(K.SELECT, emit(K.VILT, count, bits(8)), emit(K.VF2IT, x), large)
+
+
+def _is_half(node: TraceOp, wide: Op) -> bool:
+    low, high = (-1 << 31, 1 << 31) if wide is Op.EXTEND else (0, 1 << 32)
+    return node.op is wide or (node.op is Op.LONG and low <= node.imm < high)
 
 
 def _nest(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
@@ -212,15 +286,95 @@ def _nest(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value
     node = trace.body[value]
     _, binder, extent = node.imm
     init = lower(builder, trace, node.args[0], env)
-    with builder.loop(0, integer(builder, extent, env.binders), 1, init, name=binder) as loop:
+    with builder.loop(0, integer(builder, extent, env.binders), 1, *flat((init,)),
+                      name=binder) as loop:
         inner = env.at({binder: loop.iv}, env.shift, env.count)
-        loop.yields(step(builder, trace, value, loop.phis[0], inner))
-    return loop.results[0]
+        (acc,) = grouped(loop.phis, (init,))
+        loop.yields(*flat((step(builder, trace, value, acc, inner),)))
+    return grouped(loop.results, (init,))[0]
+
+
+def flat(values: Iterable[Lanes]) -> tuple[Value, ...]:
+    """What a loop carries: a pair as two values."""
+    return tuple(v for x in values
+                 for v in ((x.low, x.high) if isinstance(x, Pair) else (x,)))
+
+
+def grouped(values: Iterable[Value], like: Iterable[Lanes]) -> tuple[Lanes, ...]:
+    """The inverse of `flat`, for values of these shapes."""
+    rest = iter(values)
+    return tuple(Pair(next(rest), next(rest)) if isinstance(x, Pair) else next(rest) for x in like)
 
 
 def _plain(op: K, imm: object = None) -> Callable[..., Value]:
     return lambda builder, *args: builder.emit(op, *args, imm=imm)
 
+
+# ---- lanes of 64 bits
+
+def _halved(operation: Callable[..., Value]) -> Callable[..., Pair]:
+    """The operation on both halves of its operands."""
+    return lambda builder, *args: Pair(operation(builder, *(a.low for a in args)),
+                                       operation(builder, *(a.high for a in args)))
+
+
+def _compared(op: K) -> Callable[..., Value]:
+    """One mask for all lanes from a comparison of both halves."""
+    return lambda builder, *args: builder.emit(
+        K.MJOIN, builder.emit(op, *(a.low for a in args)), builder.emit(op, *(a.high for a in args)))
+
+
+def split(builder: KernelBuilder, op: K, x: Value) -> Pair:
+    """Lanes of 32 bits converted to 64."""
+    return Pair(builder.emit(op, x), builder.emit(op, builder.emit(K.UPPER, x)))
+
+
+def _split(op: K) -> Callable[..., Pair]:
+    return lambda builder, x: split(builder, op, x)
+
+
+def _joined(op: K) -> Callable[..., Value]:
+    """Lanes of 64 bits converted to 32."""
+    return lambda builder, x: builder.emit(K.JOIN, builder.emit(op, x.low), builder.emit(op, x.high))
+
+
+def _select64(builder: KernelBuilder, mask: Value, a: Pair, b: Pair) -> Pair:
+    return Pair(builder.emit(K.SELECT64, builder.emit(K.MLOW, mask), a.low, b.low),
+                builder.emit(K.SELECT64, builder.emit(K.MHIGH, mask), a.high, b.high))
+
+
+def _larger64(swap: bool) -> Callable[..., Pair]:
+    """The larger (smaller) of integers."""
+    def operation(builder: KernelBuilder, a: Pair, b: Pair) -> Pair:
+        less = _compared(K.LLT)(builder, a, b)
+        return _select64(builder, less, *((a, b) if swap else (b, a)))
+    return operation
+
+
+def _with_bits(op: K, bits: int) -> Callable[..., Pair]:
+    return lambda builder, x: _halved(_plain(op))(builder, x, builder.bits64(bits))
+
+
+def _negated64(builder: KernelBuilder, x: Pair) -> Pair:
+    return _halved(_plain(K.LSUB))(builder, builder.bits64(0), x)
+
+
+def _absolute64(builder: KernelBuilder, x: Pair) -> Pair:
+    return _larger64(False)(builder, x, _negated64(builder, x))
+
+
+def _shift(width: int, fixed: K, free: K) -> Callable[..., Lanes]:
+    """By a constant as an immediate, else lane by lane; the count modulo the width."""
+    def operation(builder: KernelBuilder, x: Value, count: Value) -> Value:
+        known = builder.constants.get(count.id)
+        if known is not None:
+            return builder.emit(fixed, x, imm=known & (width - 1))
+        mask = builder.bits(31) if width == 32 else builder.bits64(63).low
+        return builder.emit(free, x, builder.emit(K.VAND, count, mask))
+    return operation if width == 32 else _halved(operation)
+
+
+# ---- float32
 
 def _round(builder: KernelBuilder, x: Value) -> Value:
     """trunc(x), and one further from zero where at least a half was cut off."""
@@ -230,69 +384,116 @@ def _round(builder: KernelBuilder, x: Value) -> Value:
     return _select(builder, builder.emit(K.VLE, builder.const(0.5), size), whole + unit, whole)
 
 
-def _fmax(builder: KernelBuilder, a: Value, b: Value, op: K = K.VMAX) -> Value:
+def _fmax(op: K, unordered: K, select: K) -> Callable[..., Value]:
     """vmax gives b when either is NaN, which is right unless b is the NaN."""
-    return _select(builder, builder.emit(K.VUNORD, b, b), a, builder.emit(op, a, b))
+    return lambda builder, a, b: builder.emit(
+        select, builder.emit(unordered, b, b), a, builder.emit(op, a, b))
 
 
 def _select(builder: KernelBuilder, mask: Value, a: Value, b: Value) -> Value:
     return builder.emit(K.SELECT, mask, a, b)
 
 
+def _same(builder: KernelBuilder, x: Lanes) -> Lanes:
+    """The same bits, read as another type."""
+    return x
+
+
+SIGN, SIGN64 = 1 << 31, 1 << 63
 # fmt: off
-LEAVES: dict[Op, Callable[..., Value]] = {
-    Op.CONST: _const, Op.SCALAR: _scalar, Op.INDEX: _index, Op.LOAD: _load,
-    Op.FMA: _fma, Op.REDUCE: _nest,
+LEAVES: dict[Op, Callable[..., Lanes]] = {
+    Op.CONST: _const, Op.CONST64: _const, Op.INT: _const, Op.LONG: _const, Op.SCALAR: _scalar,
+    Op.INDEX: _index, Op.INDEX64: _index, Op.INDEXI: _index, Op.LOAD: _load,
+    Op.FMA: _fma, Op.MUL: _product, Op.LOW: _low, Op.REDUCE: _nest,
 }
 
-OPERATIONS: dict[Op, Callable[..., Value]] = {
-    Op.NEG:   lambda b, x: b.emit(K.VXOR, x, b.bits(SIGN)),
-    Op.ABS:   lambda b, x: b.emit(K.VAND, x, b.bits(SIGN - 1)),
-    Op.SQRT:  _plain(K.VSQRT),   # correctly rounded, as sqrtss
-    Op.EXP:   exp,
-    Op.LOG:   log,
-    Op.TANH:  tanh,
-    Op.ERF:   erf,
-    Op.SIN:   sin,
-    Op.COS:   cos,
-    Op.EXP2:  exp2,
-    Op.LOG2:  log2,
-    Op.LOG1P: log1p,
-    Op.EXPM1: expm1,
-    Op.POW:   power,
-    Op.FLOOR: _plain(K.VROUND, DOWN),
-    Op.CEIL:  _plain(K.VROUND, UP),
-    Op.TRUNC: _plain(K.VROUND, TO_ZERO),
-    Op.RINT:  _plain(K.VROUND),
-    Op.ROUND: _round,
-    Op.ADD:   _plain(K.VADD),
-    Op.SUB:   _plain(K.VSUB),
-    Op.MUL:   _plain(K.VMUL),
-    Op.DIV:   _plain(K.VDIV),    # correctly rounded, as divss
-    Op.MAX:   _plain(K.VMAX),
-    Op.MIN:   _plain(K.VMIN),
-    Op.FMAX:  _fmax,
-    Op.FMIN:  lambda b, x, y: _fmax(b, x, y, K.VMIN),
-    Op.LT:    _plain(K.VLT),
-    Op.LE:    _plain(K.VLE),
-    Op.EQ:    _plain(K.VEQ),
-    Op.UNORD: _plain(K.VUNORD),
-    Op.NOT:   _plain(K.MNOT),
-    Op.AND:   _plain(K.MAND),
-    Op.OR:    _plain(K.MOR),
-    Op.SELECT: _select,
+# one instruction of the kernel, by the type of the operands
+#                f32       f64       i32       i64
+PLAIN: dict[Op, tuple[K | None, ...]] = {
+    Op.SQRT:   (K.VSQRT,  K.DSQRT,  None,     None),     # correctly rounded, as sqrtss
+    Op.ADD:    (K.VADD,   K.DADD,   K.VIADD,  K.LADD),
+    Op.SUB:    (K.VSUB,   K.DSUB,   K.VISUB,  K.LSUB),
+    Op.MUL:    (K.VMUL,   K.DMUL,   K.VIMUL,  K.LMUL),
+    Op.DIV:    (K.VDIV,   K.DDIV,   None,     None),     # correctly rounded, as divss
+    Op.MAX:    (K.VMAX,   K.DMAX,   K.VIMAX,  None),
+    Op.MIN:    (K.VMIN,   K.DMIN,   K.VIMIN,  None),
+    Op.BITAND: (None,     None,     K.VAND,   K.VAND),
+    Op.BITOR:  (None,     None,     K.VOR,    K.VOR),
+    Op.BITXOR: (None,     None,     K.VXOR,   K.VXOR),
 }
+COMPARED: dict[Op, tuple[K | None, ...]] = {
+    Op.LT:     (K.VLT,    K.DLT,    K.VILT,   K.LLT),
+    Op.LE:     (K.VLE,    K.DLE,    None,     None),
+    Op.EQ:     (K.VEQ,    K.DEQ,    K.VIEQ,   K.LEQ),
+    Op.UNORD:  (K.VUNORD, K.DUNORD, None,     None),
+}
+SHIFTS = {Op.SHL: (K.VSHL, K.VSHLV, K.LSHL, K.LSHLV), Op.SHR: (K.VSHR, K.VSHRV, K.LSHR, K.LSHRV),
+          Op.SAR: (K.VSAR, K.VSARV, K.LSAR, K.LSARV)}
+ROUNDED = {Op.FLOOR: DOWN, Op.CEIL: UP, Op.TRUNC: TO_ZERO, Op.RINT: None}
 
-# acc, term -> acc'; the order of the operands is that of `trace.ir.REDUCERS`
-STEPS: dict[str, Callable[..., Value]] = {
-    "sum":     lambda b, acc, term: b.emit(K.VADD, acc, term),
-    "prod":    lambda b, acc, term: b.emit(K.VMUL, acc, term),
-    "max":     lambda b, acc, term: b.emit(K.VMAX, term, acc),
-    "max_acc": lambda b, acc, term: b.emit(K.VMAX, acc, term),
-    "min":     lambda b, acc, term: b.emit(K.VMIN, term, acc),
-    "min_acc": lambda b, acc, term: b.emit(K.VMIN, acc, term),
-    "fmax":    lambda b, acc, term: _fmax(b, term, acc),
-    "fmin":    lambda b, acc, term: _fmax(b, term, acc, K.VMIN),
-    "fma":     lambda b, acc, term: b.emit(K.VADD, acc, term),
+# (operation, type of its last operand) -> what it emits
+OPERATIONS: dict[tuple[Op, str], Callable[..., Lanes]] = {
+    (Op.NEG, "f32"):   lambda b, x: b.emit(K.VXOR, x, b.bits(SIGN)),
+    (Op.NEG, "f64"):   _with_bits(K.VXOR, SIGN64),
+    (Op.NEG, "i32"):   lambda b, x: b.emit(K.VISUB, b.bits(0), x),
+    (Op.NEG, "i64"):   _negated64,
+    (Op.ABS, "f32"):   lambda b, x: b.emit(K.VAND, x, b.bits(SIGN - 1)),
+    (Op.ABS, "f64"):   _with_bits(K.VAND, SIGN64 - 1),
+    (Op.ABS, "i32"):   _plain(K.VIABS),
+    (Op.ABS, "i64"):   _absolute64,
+    (Op.EXP, "f32"): exp, (Op.LOG, "f32"): log, (Op.TANH, "f32"): tanh, (Op.ERF, "f32"): erf,
+    (Op.SIN, "f32"): sin, (Op.COS, "f32"): cos, (Op.EXP2, "f32"): exp2, (Op.LOG2, "f32"): log2,
+    (Op.LOG1P, "f32"): log1p, (Op.EXPM1, "f32"): expm1, (Op.POW, "f32"): power,
+    (Op.ROUND, "f32"): _round,
+    (Op.FMA, "f32"):   _plain(K.VFMA),
+    (Op.FMA, "f64"):   _halved(_plain(K.DFMA)),
+    (Op.MAX, "i64"):   _larger64(False),
+    (Op.MIN, "i64"):   _larger64(True),
+    (Op.FMAX, "f32"):  _fmax(K.VMAX, K.VUNORD, K.SELECT),
+    (Op.FMIN, "f32"):  _fmax(K.VMIN, K.VUNORD, K.SELECT),
+    (Op.FMAX, "f64"):  _halved(_fmax(K.DMAX, K.DUNORD, K.SELECT64)),
+    (Op.FMIN, "f64"):  _halved(_fmax(K.DMIN, K.DUNORD, K.SELECT64)),
+    (Op.NOT, "bool"):  _plain(K.MNOT),
+    (Op.AND, "bool"):  _plain(K.MAND),
+    (Op.OR, "bool"):   _plain(K.MOR),
+    (Op.SELECT, "f32"): _select, (Op.SELECT, "i32"): _select,
+    (Op.SELECT, "f64"): _select64, (Op.SELECT, "i64"): _select64,
+    (Op.WIDEN, "f32"): _split(K.F2D),
+    (Op.WIDEN, "i32"): _split(K.I2D),
+    (Op.WIDEN, "i64"): _halved(_plain(K.L2D)),
+    (Op.NARROW, "f64"): _joined(K.D2F),
+    (Op.NARROW, "i32"): _plain(K.VI2F),
+    (Op.NARROW, "i64"): _joined(K.L2F),
+    (Op.HALF, "i32"):   _plain(K.VHALF),
+    (Op.TOHALF, "f32"): _plain(K.VTOHALF),
+    (Op.BFLOAT, "i32"): _plain(K.VSHL, 16),
+    (Op.TOINT, "f32"):  _plain(K.VF2IT),
+    (Op.TOINT, "f64"):  _joined(K.D2I),
+    (Op.TOLONG, "f32"): lambda b, x: _halved(_plain(K.D2L))(b, split(b, K.F2D, x)),
+    (Op.TOLONG, "f64"): _halved(_plain(K.D2L)),
+    (Op.EXTEND, "i32"): _split(K.I2L),
+    (Op.UNSIGNED, "i32"): _split(K.U2L),
+    (Op.LOW, "i64"):    _joined(K.L2I),
+    (Op.BITS, "f32"): _same, (Op.REAL, "i32"): _same,
+    (Op.BITS64, "f64"): _same, (Op.REAL64, "i64"): _same,
 }
 # fmt: on
+for _column, _kind in enumerate(KINDS):
+    _wide = WIDTH[_kind] == 64
+    for _rows, _form in ((PLAIN, _halved if _wide else lambda f: f), (COMPARED, None)):
+        for _op, _row in _rows.items():
+            _k = _row[_column]
+            if _k is not None and _form is not None:
+                OPERATIONS[_op, _kind] = _form(_plain(_k))
+            elif _k is not None:
+                OPERATIONS[_op, _kind] = _compared(_k) if _wide else _plain(_k)
+for _op, (_fixed, _free, _fixed64, _free64) in SHIFTS.items():
+    OPERATIONS[_op, "i32"] = _shift(32, _fixed, _free)
+    OPERATIONS[_op, "i64"] = _shift(64, _fixed64, _free64)
+for _op, _mode in ROUNDED.items():
+    OPERATIONS[_op, "f32"] = _plain(K.VROUND, _mode)
+    OPERATIONS[_op, "f64"] = _halved(_plain(K.DROUND, _mode))
+FUSED = {(Op.FMA, "f32"): OPERATIONS[Op.FMA, "f32"], (Op.FMA, "f64"): OPERATIONS[Op.FMA, "f64"],
+         (Op.NEG, "f32"): _plain(K.VFNMA)}
+REMEDIES = {"f64": "in double there are + - * /, sqrt, fma, rounding, comparisons, min and max; "
+                   "write this part in float"}

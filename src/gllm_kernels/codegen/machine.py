@@ -85,4 +85,4 @@ class Program:
         return len(self.classes) - 1
 
 
-FREE_LOADS = frozenset({"vconst", "iconst", "vlanes", "arg", "argf"})
+FREE_LOADS = frozenset({"vconst", "vconst64", "iconst", "vlanes", "arg", "argf"})

@@ -18,15 +18,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..errors import CompileError
 from ..trace.affine import Affine
-from ..trace.ir import Op, OpTrace, Store, TraceOp, float_bits
-from ..trace.spec import free_symbols
+from ..trace.ir import CONSTANTS, WIDTH, Op, OpTrace, Store, TraceOp, double_bits, float_bits
+from ..trace.spec import free_symbols, types
 from .access import Env, integer, lane_step, place, storage_of, store
 from .elementwise import check_in_place, map_row
-from .frame import WEIGHTS, begin, copies_for, domain_of, each_unit, reach, units_of, weight
+from .frame import WEIGHTS, begin, by_row, copies_for, domain_of, each_unit, reach, units_of, weight
 from .isa.base import Isa
-from .kernel import K, Kernel, KernelBuilder, Value
-from .lower import STEPS, hoist, lower, lower_stores, step
+from .kernel import K, Kernel, KernelBuilder, Pair, Value
+from .lower import (
+    OPERATIONS, Lanes, combine, flat, grouped, hoist, literal, lower, lower_stores, step,
+)
 from .rewrite import prepare
 from .strips import Accumulators, strips
 from .tuning import TuningParams
@@ -60,15 +63,21 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
     check_in_place(trace)
     outer = domain[:-1] if lane else domain
     plan, final = phases(trace, lane)
+    if not lane and by_row(trace)[1]:
+        raise CompileError(f"{trace.name}: one output has a reduction for each of its elements, "
+                           "another one for each row; make two operators of it")
     builder = begin(trace, isa)
     with each_unit(builder, outer) as binders:
         env = Env(binders)
         for phase in plan:
             env = fold(builder, phase, env, isa, params)
+        along, once = by_row(final)
         if lane:
-            map_row(builder, final, replace(env, lane=lane), domain, params.unroll)
+            map_row(builder, along, replace(env, lane=lane), domain, params.unroll)
         else:
-            lower_stores(builder, final, final.stores, env)
+            lower_stores(builder, along, along.stores, env)
+        if once:
+            lower_stores(builder, once, once.stores, env)
     grain = ROWS_PER_TILE if outer else 1
     return builder.build(units_of(outer), grain, unit="row" if outer else "reduction")
 
@@ -180,64 +189,75 @@ def fold(builder: KernelBuilder, phase: Phase, env: Env, isa: Isa, params: Tunin
     if phase.kept:
         place(builder, trace, phase.kept.param, phase.kept.index, known)
 
-    def body(first: Value, shift: int, count: Value | None, accs: Accumulators) -> Accumulators:
+    def body(first: Value, shift: int, count: Value | None, flat_: Accumulators) -> Accumulators:
         here = known.at({phase.binder: first}, shift, count)
+        accs = grouped(flat_, inits)
         new = tuple(step(builder, trace, r, a, here)
                     for r, a in zip(phase.reduces, accs, strict=True))
         if phase.kept:
             value = lower(builder, trace, phase.kept.value, here)
             store(builder, trace, phase.kept, here, value)
-        return new if count is None else _existing(builder, count, new, accs)
+        return flat(new if count is None else _existing(builder, count, kinds, new, accs))
 
+    kinds = [types(trace)[r] for r in phase.reduces]
+    inits = tuple(_start(builder, trace, r, env) for r in phase.reduces)
     # half of the registers for accumulators, the rest for what is added to them
-    wanted = max(1, min(params.accumulators, isa.vregs // 2 // len(nodes)))
+    wanted = max(1, min(params.accumulators, isa.vregs // 2 // len(flat(inits))))
     copies = copies_for(wanted, weight(trace, terms, phase.binder), ROOM)
-    inits = tuple(_start(builder, trace, node, env) for node in nodes)
     size = integer(builder, phase.extent, env.binders)
-    groups = strips(builder, None, size, copies, body, inits, phase.binder)
+    groups = strips(builder, None, size, copies, body, flat(inits), phase.binder)
+    sums = [grouped(group, inits) for group in groups]
     values = dict(env.values)
     for number, position in enumerate(phase.reduces):
-        accs = [group[number] for group in groups]
-        values[position] = _finish(builder, trace, nodes[number], accs, env)
+        values[position] = _finish(builder, trace, position, [s[number] for s in sums], env)
     return replace(env, values=values)
 
 
-def _existing(builder: KernelBuilder, count: Value, new: Accumulators,
-              old: Accumulators) -> Accumulators:
+def _existing(builder: KernelBuilder, count: Value, kinds: list[str], new: tuple[Lanes, ...],
+              old: tuple[Lanes, ...]) -> tuple[Lanes, ...]:
     """The new accumulator in lanes that exist."""
     mask = builder.emit(K.FIRST, count)
-    return tuple(builder.emit(K.SELECT, mask, n, o) for n, o in zip(new, old, strict=True))
+    return tuple(OPERATIONS[Op.SELECT, kind](builder, mask, n, o)
+                 for kind, n, o in zip(kinds, new, old, strict=True))
 
 
-def _start(builder: KernelBuilder, trace: OpTrace, node: TraceOp, env: Env) -> Value:
-    kind = node.imm[0]
+def _start(builder: KernelBuilder, trace: OpTrace, reduce: int, env: Env) -> Lanes:
+    kind = trace.body[reduce].imm[0]
     if kind in STARTS:
-        return builder.const(STARTS[kind])
-    return lower(builder, trace, node.args[0], env)
+        return literal(builder, STARTS[kind], types(trace)[reduce])
+    return lower(builder, trace, trace.body[reduce].args[0], env)
 
 
-def _finish(builder: KernelBuilder, trace: OpTrace, node: TraceOp, accs: list[Value],
-            env: Env) -> Value:
+def _finish(builder: KernelBuilder, trace: OpTrace, reduce: int, accs: list[Lanes],
+            env: Env) -> Lanes:
     """Copies pairwise, then across the lanes, then the initial value; in all lanes."""
+    node, type_ = trace.body[reduce], types(trace)[reduce]
     kind = node.imm[0]
     while len(accs) > 1:
         pairs = zip(accs[::2], accs[1::2], strict=True)
-        accs = [STEPS[kind](builder, a, b) for a, b in pairs]
-    total = _across(builder, kind, accs[0])
-    init = trace.body[node.args[0]]
-    if kind not in STARTS or (init.op is Op.CONST and init.imm == float_bits(STARTS[kind])):
+        accs = [combine(builder, kind, type_, a, b) for a, b in pairs]
+    total = _across(builder, kind, type_, accs[0])
+    if kind not in STARTS or _is_start(trace.body[node.args[0]], STARTS[kind]):
         return total
-    return STEPS[kind](builder, lower(builder, trace, node.args[0], env), total)
+    return combine(builder, kind, type_, lower(builder, trace, node.args[0], env), total)
 
 
-def _across(builder: KernelBuilder, kind: str, value: Value) -> Value:
+def _is_start(init: TraceOp, start: float) -> bool:
+    bits = {Op.CONST: float_bits, Op.CONST64: double_bits}.get(init.op, float)
+    return init.op in CONSTANTS.values() and init.imm == bits(start)
+
+
+def _across(builder: KernelBuilder, kind: str, type_: str, value: Lanes) -> Lanes:
     """One result from all lanes, in all lanes."""
-    if kind in ACROSS:
+    if kind in ACROSS and type_ == "f32":
         return builder.emit(ACROSS[kind], value)
+    if isinstance(value, Pair):
+        value = combine(builder, kind, type_, value, Pair(value.high, value.low))
     distance = builder.lanes // 2
-    while distance:
+    while distance >= WIDTH[type_] // 32:
         turned = tuple((lane + distance) % builder.lanes for lane in range(builder.lanes))
-        value = STEPS[kind](builder, value, builder.emit(K.PERMUTE, value, imm=turned))
+        other = tuple(builder.emit(K.PERMUTE, v, imm=turned) for v in flat((value,)))
+        value = combine(builder, kind, type_, value, *grouped(other, (value,)))
         distance //= 2
     return value
 

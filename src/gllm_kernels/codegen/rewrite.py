@@ -17,12 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ..trace.affine import Affine
-from ..trace.ir import BodyBuilder, Op, OpTrace, TraceOp, bits_float, float_bits, reachable
+from ..trace.ir import (
+    INDICES, BodyBuilder, Op, OpTrace, TraceOp, bits_float, float_bits, reachable,
+)
 from ..trace.simplify import prune
-from ..trace.spec import free_symbols
+from ..trace.spec import free_symbols, types
 
 # (builder of the new body, position in the old one, its node with new arguments) -> new position
 Rule = Callable[[BodyBuilder, int, TraceOp], int | None]
+REALS = ("f32", "f64")
 ONE = TraceOp(Op.CONST, (), float_bits(1.0))
 
 
@@ -50,13 +53,13 @@ def contract(trace: OpTrace) -> OpTrace:
     Not where c is a product too: a*b - b*a must stay exactly 0, and the difference of two equal
     overflowed products NaN. Not where a*b is used again: it is computed anyway.
     """
-    uses = _uses(trace)
+    uses, kinds = _uses(trace), types(trace)
 
     def product(position: int) -> bool:
         return trace.body[position].op is Op.MUL and uses[position] == 1
 
     def rule(builder: BodyBuilder, position: int, node: TraceOp) -> int | None:
-        if node.op not in (Op.ADD, Op.SUB):
+        if node.op not in (Op.ADD, Op.SUB) or kinds[position] not in REALS:
             return None
         left, right = trace.body[position].args
         if Op.MUL in (trace.body[left].op, trace.body[right].op):
@@ -125,11 +128,11 @@ def reciprocal(trace: OpTrace, lane: str) -> OpTrace:
     A root is never so large or small that 1/s leaves the normal range. Any other s is first scaled
     by p = 2^64, 1 or 2^-64 into the middle of the range: a * (1/(s*p)) * p.
     """
-    free = free_symbols(trace)
+    free, kinds = free_symbols(trace), types(trace)
     reduced = _reduced(trace)
 
     def rule(builder: BodyBuilder, position: int, node: TraceOp) -> int | None:
-        if node.op is not Op.DIV or not lane:
+        if node.op is not Op.DIV or not lane or kinds[position] != "f32":
             return None
         a, s = trace.body[position].args
         if lane not in free[a] or lane in free[s] or s not in reduced:
@@ -168,7 +171,8 @@ def align(trace: OpTrace, lane: str) -> OpTrace:
     itself depends on the lane, or on the binder of another Reduce, keeps its own. This form is for
     the generators alone: elsewhere every Reduce of a trace has a binder to itself.
     """
-    extents = {extent: name for name, extent in trace.stores[0].domain if name == lane}
+    domain = max((s.domain for s in trace.stores), key=len)
+    extents = {extent: name for name, extent in domain if name == lane}
     inner = frozenset(n.imm[1] for n in trace.body if n.op is Op.REDUCE) | {lane}
     work = _Align(trace, inner, free_symbols(trace), extents)
     stores = tuple(replace(s, value=work.value(s.value, ())) for s in trace.stores)
@@ -202,7 +206,7 @@ class _Align:
         if node.op is Op.LOAD:
             imm: object = (node.imm[0], node.imm[1].substitute(env))
         else:
-            imm = node.imm.substitute(env) if node.op is Op.INDEX else node.imm
+            imm = node.imm.substitute(env) if node.op in INDICES else node.imm
         return self.builder.add(node.op, *args, imm=imm)
 
     def _reduce(self, position: int, renamed: tuple[tuple[str, str], ...]) -> int:

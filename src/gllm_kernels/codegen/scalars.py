@@ -62,6 +62,15 @@ def vector_constant(s: Selector, inst: Inst) -> None:
     s.emit(s.constant_load(s.need(inst.dst), inst.imm))
 
 
+def wide_constant(s: Selector, inst: Inst) -> None:
+    low, high = inst.imm & 0xFFFFFFFF, inst.imm >> 32
+    if inst.imm == 0:
+        s.emit(s.constant_load(s.need(inst.dst), 0))
+        return
+    addr = Addr(pool=(low, high) * (s.isa.lanes // 2))
+    s.emit(s.op(s.isa.load, s.need(inst.dst), mem=addr, free=True))
+
+
 def vector_lanes(s: Selector, inst: Inst) -> None:
     addr = Addr(pool=tuple(range(s.isa.lanes)))
     s.emit(s.op(s.isa.load, s.need(inst.dst), mem=addr, free=True))
@@ -170,6 +179,7 @@ SCALAR: dict[K, Callable[[Selector, Inst], None]] = {
     K.SCRATCH: passed(x86.SCRATCH),
     K.ARGS: passed(x86.ARGS),
     K.VCONST: vector_constant,
+    K.VCONST64: wide_constant,
     K.VLANES: vector_lanes,
     K.IADD: integer_add,
     K.ISUB: integer_sub,

@@ -499,4 +499,5 @@ AGAIN = {K.ARG: argument_load, K.ICONST: constant_load, K.CODE: code_load}
 RANK = {K.LOAD: 2, K.BCAST: 2, K.VCONST: 1, K.VLANES: 1}
 FILE_CLASS = {"z": "v", "y": "v", "x": "v", "r": "g", "e": "g", "k": "k"}
 MEMORY = LOADS | STORES | {K.ISTORE}
-LEAVES = frozenset({K.ICONST, K.ARG, K.CODE, K.ARGF, K.VCONST, K.VLANES, K.BEGIN, K.END, K.SCRATCH, K.ARGS})
+LEAVES = frozenset({K.ICONST, K.ARG, K.CODE, K.ARGF, K.VCONST, K.VCONST64, K.VLANES,
+                    K.BEGIN, K.END, K.SCRATCH, K.ARGS})

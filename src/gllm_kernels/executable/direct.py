@@ -84,14 +84,18 @@ class DirectCall:
     def _input(self, number: int, view: View) -> PointerSlot:
         if self._fits(view):
             return self.pointer(view)
-        place = self.spare(number, size_of(view.shape))
+        place = self.spare(number, self._room(view))
         self.before.append(self._copy(view, self.pointer(view), self._packed(view), place))
         return place
+
+    def _room(self, view: View) -> Affine:
+        """The elements of four bytes that a packed copy takes at most."""
+        return size_of(view.shape) * max(1, ITEMSIZE[self._wanted(view.dtype)] // 4)
 
     def _output(self, number: int, view: View) -> PointerSlot:
         if self._fits(view):
             return self.pointer(view)
-        place = self.spare(number, size_of(view.shape))
+        place = self.spare(number, self._room(view))
         self.after.append(self._copy(self._packed(view), place, view, self.pointer(view)))
         return place
 

@@ -181,10 +181,14 @@ def _dimension(name: str, value: object) -> int:
 
 
 def _bind_shape(buffer: Buffer, shape: tuple[int, ...], dims: dict[str, int]) -> None:
-    """Dimensions that are one symbol take their value here."""
-    for want, have in zip(buffer.shape, shape):
-        if len(want.terms) == 1 and want.terms[0][0] == 1 and len(want.terms[0][1]) == 1:
-            dims.setdefault(want.terms[0][1][0], have)
+    """Dimensions that are one symbol, or a multiple of it, take their value here."""
+    for axis, (want, have) in enumerate(zip(buffer.shape, shape)):
+        if len(want.terms) == 1 and len(want.terms[0][1]) == 1:
+            (coef, (name,)), = want.terms
+            if have % coef:
+                raise ShapeError(f"axis {axis} of `{buffer.name}` has size {have}, which must be "
+                                 f"a multiple of {coef} ({want})")
+            dims.setdefault(name, have // coef)
 
 
 def _check_shape(buffer: Buffer, shape: tuple[int, ...], dims: Mapping[str, int]) -> None:

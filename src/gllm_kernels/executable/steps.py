@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..dtypes import ITEMSIZE
+from ..dtypes import DTYPES, ITEMSIZE
 from ..errors import CompileError
 from ..trace.affine import Affine
 from .program import ONE, ONE_TILE, ZERO, FloatSlot, IntSlot, PointerSlot, Slot, Step
@@ -22,11 +22,13 @@ from .runtime import runtime
 MAX_INTEGERS, MAX_FLOATS, MAX_RANK = 14, 8, 5
 # (type of the source, of the target) -> the copy; a 16-bit type is converted to or from float32
 COPIES = {
-    (4, 4): "gk_copy", (2, 2): "gk_copy_16",
+    (4, 4): "gk_copy", (1, 1): "gk_copy_8", (2, 2): "gk_copy_16", (8, 8): "gk_copy_64",
     ("float16", "float32"): "gk_widen_f16", ("float32", "float16"): "gk_round_f16",
     ("bfloat16", "float32"): "gk_widen_bf16", ("float32", "bfloat16"): "gk_round_bf16",
 }
-RESULT_KINDS = {"void": 0, "float": 1, "int64_t": 2}
+# by numpy's name of the C type
+RESULT_KINDS = {"void": 0, "float32": 1, "int64": 2, "uint64": 2, "int32": 3, "uint32": 3,
+                "float64": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class ScalarCall:
         self._check(len(integers), len(floats))
         slots: list[Slot] = [
             _int(self.code),
-            _int(RESULT_KINDS[self.returns]),
+            _int(RESULT_KINDS[self._returned]),
             self.result or _int(0),
             IntSlot(self.result_step),
             *_padded(integers, MAX_INTEGERS),
@@ -64,6 +66,10 @@ class ScalarCall:
         code = runtime().address("gk_call_scalar")
         return Step(code, tuple(slots), self.units, grain, self.name)
 
+    @property
+    def _returned(self) -> str:
+        return DTYPES.get(self.returns, self.returns)
+
     def _check(self, integers: int, floats: int) -> None:
         what = f"call of {self.name or hex(self.code)}"
         if integers > MAX_INTEGERS or floats > MAX_FLOATS:
@@ -71,7 +77,7 @@ class ScalarCall:
                 f"{what}: {integers} integers and {floats} floats; the call passes at most "
                 f"{MAX_INTEGERS} and {MAX_FLOATS}"
             )
-        if self.returns not in RESULT_KINDS:
+        if self._returned not in RESULT_KINDS:
             known = ", ".join(RESULT_KINDS)
             raise CompileError(f"{what}: returns {self.returns!r}; known are {known}")
         if (self.returns == "void") != (self.result is None):

@@ -15,7 +15,9 @@ from ..dtypes import CTYPES
 from ..graph.bind import Access, Domain, TensorStore, TensorTrace
 from ..graph.view import View
 from ..trace.affine import Affine
-from ..trace.ir import BodyBuilder, Op, OpTrace, Param, Store, TraceOp, reachable
+from ..trace.ir import (
+    INDICES, BodyBuilder, Op, OpTrace, Param, Store, TraceOp, reachable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,9 @@ def flat_index(access: Access) -> Affine:
 
 def _nests(trace: TensorTrace, axis: int) -> bool:
     (outer, _), (inner, extent) = trace.domain[axis - 1 : axis + 1]
-    if any({outer, inner} & op.imm.symbols for op in trace.body if op.op is Op.INDEX):
+    if any({outer, inner} & op.imm.symbols for op in trace.body if op.op in INDICES):
+        return False
+    if any(s.depth is not None for s in trace.stores):
         return False
     if any({outer, inner} & op.imm[2].symbols for op in trace.reduces()):
         return False
@@ -108,9 +112,9 @@ class _Linearise:
         self.env = dict(self.source.sizes)
         domain = self._domain()
         place = self._body()
-        stores = tuple(Store(*self._element(s.target, "out"), place[s.value], domain)
+        stores = tuple(Store(*self._element(s.target, "out"), place[s.value], domain[: s.depth])
                        for s in self.source.stores)
-        params = tuple(Param(p, self.roles[p], CTYPES.get(view.dtype, f"{view.dtype}_t"))
+        params = tuple(Param(p, self.roles[p], CTYPES[view.dtype])
                        for (view, _), p in self.pointers.items())
         params += tuple(Param(s, "dim", "int64_t") for s, _ in self.sizes.values())
         params += tuple(Param(s, "scalar") for s in self.scalars.values())
@@ -147,7 +151,7 @@ class _Linearise:
             return self._element(op.imm, "in")
         if op.op is Op.SCALAR:
             return self.scalars.setdefault(op.imm, f"s{len(self.scalars)}")
-        if op.op is Op.INDEX:
+        if op.op in INDICES:
             return self._symbolic(op.imm)
         if op.op is Op.REDUCE:
             kind, binder, extent = op.imm

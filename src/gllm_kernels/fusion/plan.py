@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ..graph.bind import TensorStore, TensorTrace, bind, instantiate
+from ..dtypes import ITEMSIZE
+from ..graph.bind import TensorTrace, bind, instantiate
 from ..graph.dag import SemanticDAG, TensorEdge
 from ..graph.ir import Node
 from ..trace.affine import Affine
@@ -124,13 +125,24 @@ def substitute(producer: TensorTrace, consumer: TensorTrace, edge: TensorEdge) -
         if op.op is Op.LOAD and op.imm.view == edge.view:
             env: dict[str, Affine] = dict(zip(binders, op.imm.coords))
             inner = instantiate(producer, builder, env, f".{position}")
-            place.append(inner[producer.stores[0].value])
+            place.append(as_stored(builder, inner[producer.stores[0].value], edge.view.dtype))
         else:
             args = tuple(place[a] for a in op.args)
             place.append(builder.add(op.op, *args, imm=op.imm))
-    stores = tuple(TensorStore(s.target, place[s.value]) for s in consumer.stores)
+    stores = tuple(replace(s, value=place[s.value]) for s in consumer.stores)
     sizes = dict(producer.sizes) | dict(consumer.sizes)
     return TensorTrace(consumer.domain, tuple(builder.body), stores, tuple(sizes.items()))
+
+
+def as_stored(builder: BodyBuilder, value: int, dtype: str) -> int:
+    """What would be read back: of an integer the low 8 or 16 bits, a float as it is."""
+    bits = 8 * ITEMSIZE[dtype]
+    if "int" not in dtype or bits >= 32:
+        return value
+    if dtype.startswith("u"):
+        return builder.add(Op.BITAND, value, builder.add(Op.INT, imm=(1 << bits) - 1))
+    count = builder.add(Op.INT, imm=32 - bits)
+    return builder.add(Op.SAR, builder.add(Op.SHL, value, count), count)
 
 
 def _unify(producer: TensorTrace, consumer: TensorTrace, edge: TensorEdge) -> TensorTrace:

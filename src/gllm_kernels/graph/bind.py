@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ..errors import CompileError
+from ..errors import CompileError, UnsupportedOpError
 from ..trace.affine import Affine
-from ..trace.ir import BodyBuilder, Op, OpTrace, TraceOp
+from ..trace.ir import INDICES, BodyBuilder, Op, OpTrace, Store, TraceOp
 from .ir import Node
 from .view import View, row_major
 
@@ -35,10 +35,12 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class TensorStore:
-    """`target = body[value]` in every round of the domain."""
+    """`target = body[value]` in every round of the domain, or once for the outermost `depth`
+    binders of it."""
 
     target: Access
     value: int
+    depth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,7 @@ class TensorTrace:
     """An OpTrace whose loads and stores are `Access` and whose scalars are values.
 
     Extents are symbols of the node ("gemm.3.k"); `sizes` gives each as a polynomial in the graph's
-    dynamic dimensions. Two dimensions that happen to be equal stay two symbols. All stores share
-    one domain.
+    dynamic dimensions. Two dimensions that happen to be equal stay two symbols.
     """
 
     domain: Domain
@@ -69,10 +70,10 @@ class TensorTrace:
         def immediate(op: TraceOp) -> object:
             if op.op is Op.REDUCE:
                 return (*op.imm[:2], op.imm[2].substitute(env))
-            return op.imm.substitute(env) if op.op in (Op.INDEX, Op.LOAD) else op.imm
+            return op.imm.substitute(env) if op.op in (*INDICES, Op.LOAD) else op.imm
 
         body = tuple(replace(op, imm=immediate(op)) for op in self.body)
-        stores = tuple(TensorStore(s.target.substitute(env), s.value) for s in self.stores)
+        stores = tuple(replace(s, target=s.target.substitute(env)) for s in self.stores)
         domain = tuple((b, e.substitute(env)) for b, e in self.domain)
         return TensorTrace(domain, body, stores, self.sizes)
 
@@ -101,7 +102,8 @@ def _bind_ranked(node: Node, trace: OpTrace) -> TensorTrace:
     dims = {f"{node.name}.{name}": value for name, value in node.dims}
     own_names = [*_binders(trace), *(name for name, _ in node.dims)]
     rename = {name: Affine.sym(f"{node.name}.{name}") for name in own_names}
-    own = tuple((f"{node.name}.{b}", e.substitute(rename)) for b, e in trace.stores[0].domain)
+    domain = max((s.domain for s in trace.stores), key=len)
+    own = tuple((f"{node.name}.{b}", e.substitute(rename)) for b, e in domain)
     lead = tuple(Affine.sym(b) for b, _ in batch)
 
     def coords(param: str, index: Affine) -> Coords:
@@ -128,20 +130,29 @@ class _Scope:
 
     def rewrite(self, trace: OpTrace, domain: Domain,
                 coords: Callable[[str, Affine], Coords]) -> TensorTrace:
-        if any(s.domain != trace.stores[0].domain for s in trace.stores):
-            raise CompileError(f"{self.node.name}: its outputs have loops of different extents")
         outs = dict(self.node.outputs)
         body = tuple(replace(op, imm=self._immediate(op, coords)) for op in trace.body)
-        stores = tuple(TensorStore(Access(outs[s.param], coords(s.param, s.index)), s.value)
-                       for s in trace.stores)
+        stores = tuple(TensorStore(Access(outs[s.param], coords(s.param, s.index)), s.value,
+                                   self._depth(trace, s, len(domain))) for s in trace.stores)
         return TensorTrace(domain, body, stores, tuple(self.sizes.items()))
+
+    def _depth(self, trace: OpTrace, store: Store, rank: int) -> int | None:
+        """How many binders a store runs over; None for all."""
+        longest = max((s.domain for s in trace.stores), key=len)
+        if longest[: len(store.domain)] != store.domain:
+            names = " and ".join(sorted({s.param for s in trace.stores}))
+            raise UnsupportedOpError(
+                f"{self.node.op.name}: {names} have loops of different extents; one operator writes "
+                "rows and what belongs to a row, make the others operators of their own")
+        missing = len(longest) - len(store.domain)
+        return rank - missing if missing else None
 
     def _immediate(self, op: TraceOp, coords: Callable[[str, Affine], Coords]) -> object:
         if op.op is Op.LOAD:
             return Access(dict(self.node.inputs)[op.imm[0]], coords(*op.imm))
         if op.op is Op.SCALAR:
             return dict(self.node.scalars)[op.imm]
-        if op.op is Op.INDEX:
+        if op.op in INDICES:
             return op.imm.substitute(self.rename)
         if op.op is Op.REDUCE:
             kind, binder, extent = op.imm
@@ -190,7 +201,7 @@ def instantiate(trace: TensorTrace, builder: BodyBuilder, env: Mapping[str, Affi
     place: list[int] = []
     for op in trace.body:
         imm = op.imm
-        if op.op is Op.LOAD or op.op is Op.INDEX:
+        if op.op is Op.LOAD or op.op in INDICES:
             imm = imm.substitute(env)
         elif op.op is Op.REDUCE:
             imm = (imm[0], imm[1] + tag, imm[2])

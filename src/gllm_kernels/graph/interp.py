@@ -29,11 +29,13 @@ def run_graph(graph: Graph, arrays: Mapping[str, Array], dims: Dims) -> dict[str
 
 
 def allocate(graph: Graph, arrays: Mapping[str, Array], dims: Dims) -> dict[str, Array]:
-    """Flat memory for every buffer. Temporaries start as NaN: what is not written shows."""
+    """Flat memory for every buffer. Temporaries start as NaN, or 85: what is not written shows."""
     memory = {name: array.reshape(-1) for name, array in arrays.items()}
     for buffer in graph.buffers:
         if buffer.name not in memory:
-            memory[buffer.name] = np.full(buffer.size.evaluate(dims), np.nan, buffer.dtype)
+            real = np.dtype(buffer.dtype).kind not in "iub"
+            memory[buffer.name] = np.full(buffer.size.evaluate(dims), np.nan if real else 85,
+                                          buffer.dtype)
     return memory
 
 
@@ -64,7 +66,7 @@ def run_node(node: Node, memory: dict[str, Array], dims: Dims) -> None:
     outs = {p: elements(v, dims).reshape(prod(batch), -1) for p, v in node.outputs}
     views = dict(node.outputs)
     for row in range(prod(batch)):
-        made = {p: np.empty(at.shape[1], np.float32) for p, at in outs.items()}
+        made = {p: np.empty(at.shape[1], node.op.dtype(p)) for p, at in outs.items()}
         made |= {p: np.ascontiguousarray(a[row]) for p, a in ins.items()}
         result = run(node.op.trace, {**made, **sizes, **dict(node.scalars)})
         for param, at in outs.items():

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..dtypes import FLOATS, result_type
+from ..dtypes import FLOATS, ITEMSIZE, result_type
 from ..errors import ShapeError
 from ..trace.affine import Affine
 from ..trace.ir import Param
@@ -101,9 +101,9 @@ class CompilerGraph:
     def weight(self, name: str, array: np.ndarray) -> View:
         """An array fixed for the life of the layer; kept, not copied, when C-contiguous."""
         array = np.asarray(array)
-        if array.dtype.name not in FLOATS:
-            raise ShapeError(f"weight {name!r} has dtype {array.dtype}; convert it to float32, "
-                             "float16 or bfloat16")
+        if array.dtype.name not in ITEMSIZE:
+            raise ShapeError(f"weight {name!r} has dtype {array.dtype}; convert it to one of "
+                             f"{', '.join(ITEMSIZE)}")
         self.arrays[name] = np.ascontiguousarray(array)
         return self._buffer(name, "weight", array.shape, array.dtype.name)
 
@@ -115,8 +115,9 @@ class CompilerGraph:
         """Memory of the layer's own, to be written through `out=`."""
         return self._buffer(f"t{len(self.buffers)}", "temp", shape, dtype)
 
-    def op(self, operator: str | Operator, *inputs: View, out: View | None = None,
-           dtype: str = "", **values: float | Dim) -> View:
+    def op(self, operator: str | Operator, *inputs: View,
+           out: View | tuple[View, ...] | None = None, dtype: str = "",
+           **values: float | Dim) -> View | tuple[View, ...]:
         """Apply an operator. Arrays in declaration order; scalars and free dimensions by name.
 
         Leading axes beyond the operator's own are a batch and broadcast together; elementwise
@@ -124,28 +125,33 @@ class CompilerGraph:
         call under that name. `out` names the view to write, for example a row range of a state.
         Arithmetic is float32; the result is stored as `dtype`, or as the inputs if all are of one
         16-bit type, else as float32. A value that is fused away is never rounded to it.
-        Returns the view written (the first, for several outputs).
+        Returns the view written, a tuple of them for several outputs; so is `out`.
         """
         op = self._lookup(operator)
         if len(inputs) != len(op.inputs):
             raise ShapeError(f"{op.name} takes {len(op.inputs)} arrays {op.inputs}, got {len(inputs)}")
-        for view in (*inputs, *((out,) if out is not None else ())):
+        outs = () if out is None else out if isinstance(out, tuple) else (out,)
+        if outs and len(outs) != len(op.outputs):
+            raise ShapeError(f"{op.name} writes {', '.join(op.outputs)}: give `out` as many views")
+        for view in (*inputs, *outs):
             self.bounds += view_bounds(op.name, check_view(op.name, view, self.buffers),
                                        self.buffers[view.buffer])
         _check_dtypes(op, inputs)
+        op.check_scalars()
         dtype = dtype or result_type(v.dtype for v in inputs)
         if dtype not in FLOATS:
             raise ShapeError(f"{op.name}: a result cannot be {dtype}; it is one of "
                              f"{', '.join(sorted(FLOATS))}")
         scalars, free = _split_values(op, values)
-        node = (self._flat(op, inputs, out, dtype) if op.is_flat
-                else self._ranked(op, inputs, out, dtype, free))
-        if out is not None:
-            check_overlap(op, [view for _, view in node[0]], out)
+        node = (self._flat(op, inputs, outs, dtype) if op.is_flat
+                else self._ranked(op, inputs, outs, dtype, free))
+        for view in outs:
+            check_overlap(op, [view for _, view in node[0]], view)
         self.bounds += [Bound(f"{op.name}: 32-bit indices; `{name}`", value, Affine.const(op.limit))
                         for name, value in node[2] if op.limit]
         self.nodes.append(Node(len(self.nodes), op, node[0], node[1], scalars, node[2], node[3]))
-        return node[1][0][1]
+        made = tuple(view for _, view in node[1])
+        return made if len(made) > 1 else made[0]
 
     def copy(self, view: View) -> View:
         """The same elements in memory of their own, contiguous."""
@@ -181,7 +187,7 @@ class CompilerGraph:
             self.lookup = operator_named
         return self.lookup(operator)
 
-    def _flat(self, op: Operator, inputs: tuple[View, ...], out: View | None,
+    def _flat(self, op: Operator, inputs: tuple[View, ...], out: tuple[View, ...],
               dtype: str) -> tuple:
         shape = broadcast_shape(op.name, inputs)
         ins = tuple((p, v.broadcast_to(shape)) for p, v in zip(op.inputs, inputs))
@@ -189,7 +195,7 @@ class CompilerGraph:
         dims = ((op.names("dim")[0], size_of(shape)),)
         return ins, outs, dims, ()
 
-    def _ranked(self, op: Operator, inputs: tuple[View, ...], out: View | None, dtype: str,
+    def _ranked(self, op: Operator, inputs: tuple[View, ...], out: tuple[View, ...], dtype: str,
                 free: dict[str, Affine]) -> tuple:
         ranks = {p: len(op.shape(p)) for p in op.inputs}
         for param, view in zip(op.inputs, inputs):
@@ -205,10 +211,10 @@ class CompilerGraph:
         return ins, self._results(op, shapes, out, dtype), tuple(dims.items()), batch
 
     def _results(self, op: Operator, shapes: dict[str, tuple[Affine, ...]],
-                 out: View | None, dtype: str) -> tuple[tuple[str, View], ...]:
+                 out: tuple[View, ...], dtype: str) -> tuple[tuple[str, View], ...]:
         made = []
-        for param, shape in shapes.items():
-            view = out if out is not None else self._buffer(
+        for number, (param, shape) in enumerate(shapes.items()):
+            view = out[number] if out else self._buffer(
                 f"t{len(self.buffers)}", "temp", shape, op.result_dtype(param, dtype))
             if view.shape != shape:
                 raise ShapeError(f"{op.name}: `out` is {view}, the result has shape "

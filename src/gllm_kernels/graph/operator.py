@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
-from ..dtypes import FLOATS
+from ..dtypes import DTYPES, FLOATS
 from ..errors import ShapeError, UnsupportedOpError
 from ..trace.affine import Affine
-from ..trace.ir import Op, OpTrace, Param
+from ..trace.ir import INDICES, OpTrace, Param
 from ..trace.pattern import ComputePattern, pattern_of
 from ..trace.shapes import least_sizes
 
 ANY_EXTENT = 1 << 31
-DTYPES = {"float": "float32", "int32_t": "int32", "int64_t": "int64"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,13 @@ class Operator:
         found = self.names("out", "inout")
         return found + (("return",) if self.result else ())
 
+    def check_scalars(self) -> None:
+        """Numbers that are passed by value are float32."""
+        for param in self.params:
+            if param.role == "scalar" and param.ctype != "float":
+                raise UnsupportedOpError(f"{self.name}: the scalar `{param.name}` is {param.ctype}; "
+                                         f"scalars are passed as float: declare `float {param.name}`")
+
     def dtype(self, param: str) -> str:
         ctype = self.result
         if param != "return":
@@ -69,6 +76,16 @@ class Operator:
         """How an output is stored where float arrays are `dtype`; a returned number stays one."""
         own = self.dtype(param)
         return dtype if own == "float32" and param != "return" else own
+
+    def covers(self, param: str) -> bool:
+        """Whether every element of an output is written."""
+        if self.trace is None or param == "return":
+            return True
+        total = Affine()
+        for store in self.trace.stores:
+            if store.param == param:
+                total += prod((e for _, e in store.domain), start=Affine.const(1))
+        return total == prod(self.shape(param), start=Affine.const(1))
 
     @property
     def limit(self) -> int:
@@ -91,12 +108,14 @@ class Operator:
         rank and broadcasting go."""
         if self.pattern is not ComputePattern.ELEMENTWISE or len(_domain(self.trace)) != 1:
             return False
+        if len(self.names("dim")) != 1:
+            return False  # an integer that is no size
         binder = _domain(self.trace)[0][0]
-        return not any(binder in o.imm.symbols for o in self.trace.body if o.op is Op.INDEX)
+        return not any(binder in o.imm.symbols for o in self.trace.body if o.op in INDICES)
 
 
 def _domain(trace: OpTrace) -> tuple[tuple[str, Affine], ...]:
-    return trace.stores[0].domain
+    return max((s.domain for s in trace.stores), key=len)
 
 
 def solve_dims(op: Operator, sizes: dict[str, tuple[Affine, ...]],

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..trace.ir import Op
-from . import value as v
+from . import data, value as v
 from .data import ELEMENTS
 from .error import Refusal
+from .nodes import Node
 from .operands import CALLER_SAVED, NAMES
 
 if TYPE_CHECKING:
@@ -26,7 +27,13 @@ ROWS = {name: (Op(name), 1) for name in UNARY} | {
 MATHS = {n: (op, k, "f64") for n, (op, k) in ROWS.items()} | {
     n + "f": (op, k, "f32") for n, (op, k) in ROWS.items()
 }
-RDI, RSI, RDX = 7, 6, 2
+# C function -> rounding; the integer that results is a long
+TO_LONG = {f"{p}{n}{f}": (op, "f32" if f else "f64") for p in ("l", "ll") for f in ("f", "")
+           for n, op in (("rint", Op.RINT), ("round", Op.ROUND))}  # fmt: skip
+# conversions of libgcc, for compilers without an instruction for them
+HALVES = {"__extendhfsf2": data.half, "__gnu_h2f_ieee": data.half, "__truncsfhf2": data.to_half,
+          "__gnu_f2h_ieee": data.to_half}  # fmt: skip
+RAX, RDI, RSI, RDX = 0, 7, 6, 2
 MOST_BYTES = 1 << 20
 
 
@@ -52,16 +59,31 @@ def call(m: Machine, target: object, at: int, tail: bool = False) -> None:
             "define the function beside this one, or compute the value with known functions",
         )
     m.before_call(tail)
-    BULK.get(name, _maths)(m, name)
+    integer = BULK.get(name, _maths)(m, name)
     for k in CALLER_SAVED:
         m.r[k] = None
     m.flags = None
+    if integer is not None:
+        m.write64(RAX, integer)
 
 
 def _maths(m: Machine, name: str) -> None:
     """xmm0 gets the result, the other vector registers become undefined."""
     op, count, kind = MATHS[name]
     result = m.nodes.make(op, tuple(m.float(k, kind) for k in range(count)))
+    m.x[:] = [None] * 16
+    m.x[0] = result
+
+
+def _to_long(m: Machine, name: str) -> Node:
+    op, kind = TO_LONG[name]
+    x = m.float(0, kind)
+    m.x[:] = [None] * 16
+    return m.nodes.make(Op.TOLONG, (m.nodes.make(op, (x,)),))
+
+
+def _half(m: Machine, name: str) -> None:
+    result = HALVES[name](m.nodes, m.float(0))
     m.x[:] = [None] * 16
     m.x[0] = result
 
@@ -124,4 +146,5 @@ def _sincos(m: Machine, name: str) -> None:
 
 BULK = {
     "memset": _memset, "memcpy": _memcpy, "memmove": _memcpy, "sincos": _sincos, "sincosf": _sincos,
+    **dict.fromkeys(TO_LONG, _to_long), **dict.fromkeys(HALVES, _half),
 }  # fmt: skip

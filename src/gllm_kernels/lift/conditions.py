@@ -9,7 +9,8 @@ from math import gcd, prod
 
 from ..trace.ir import Op
 from . import value as v
-from .data import Part, Whole, arithmetic, as_whole, compared
+from . import data
+from .data import Part
 from .error import SCALAR, Refusal
 from .nodes import WIDTH, Node, Nodes
 from .program import Block
@@ -25,6 +26,8 @@ AFTER_LOGIC = {"be": "e", "a": "ne"}
 AFTER_RESULT = ("e", "ne", "s", "ns")
 MOST_PERIOD = 16
 COUNTERS = "ijkpqrstuvw"  # names of the loops around a place in messages, the outermost first
+BITWISE = {"and": Op.BITAND, "or": Op.BITOR, "xor": Op.BITXOR}
+SHIFTS = {"shl": Op.SHL, "sal": Op.SHL, "shr": Op.SHR, "sar": Op.SAR}
 # bit 0 of a constant joined with a truth value
 TRUTH_WITH = {
     ("and", 1): lambda nodes, x: x, ("xor", 1): lambda nodes, x: nodes.not_(x),
@@ -54,11 +57,6 @@ OVERLAP = (
     "leave out tests of pointers; where the compiler asks whether arrays overlap, for vectors: "
     + SCALAR[1],
 )
-ROUNDED = Chosen(
-    "a float that was converted to an integer",
-    "round with floorf, truncf or rintf, which stay floats (in Python np.floor, np.trunc, np.rint)",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -264,11 +262,8 @@ class Conditions:
 
     def extended(self, a: object, own: int, width: int, signed: bool) -> object:
         """movzx and movsx from `own` to `width` bits; a truth value is 0 or 1 in any width."""
-        if a.__class__ is Whole:
-            known = a.fits(own, signed)
-            return a.extended(own, width, signed) if known or signed else Part(a, own)
         if a.__class__ is Node:
-            return a
+            return self._extended_data(a, own, width, signed)
         if a.__class__ is int:
             return v.signed(a, own) if signed else a & ((1 << own) - 1)
         if own == 32 and not signed:
@@ -278,6 +273,12 @@ class Conditions:
             return self._wrapping(a, own, value)
         self._limit(a, own)
         return a
+
+    def _extended_data(self, a: Node, own: int, width: int, signed: bool) -> Node:
+        if a.kind == "bool" or (own == 32 == width):
+            return a  # 0 or 1 in any width
+        found = data.extended(self.nodes, data.as_data(self.nodes, a, own), own, signed)
+        return data.wide(self.nodes, found, True) if width == 64 and signed else found
 
     def zero_extended(self, a: v.Poly) -> v.Int:
         """The 64-bit value of a 32-bit register; its sign is a condition where it is not proved."""
@@ -345,57 +346,49 @@ class Conditions:
             total[rest] = total.get(rest, 0) + coef
         return v.make({m: c for m, c in total.items() if c}, a.value)
 
-    def truth(self, name: str, a: object, b: object) -> Node:
-        """and, or, xor of truth values, or of the bits of a float with a constant."""
-        if Part in (a.__class__, b.__class__):
-            known = self.truth(name, *(x.value if x.__class__ is Part else x for x in (a, b)))
-            return known if name == "and" and 1 in (a, b) else Part(known, 1)
+    def truth(self, name: str, a: object, b: object, width: int) -> Node:
+        """and, or, xor of truth values, of the bits of a float with a constant, of integer data."""
         for x, y in ((a, b), (b, a)):
             if x.__class__ is Node and y.__class__ is int:
                 if x.kind == "bool" and (name, y & 1) in TRUTH_WITH:
                     return TRUTH_WITH[name, y & 1](self.nodes, x)
                 meaning = {"xor": self.nodes.flip_bits, "and": self.nodes.mask_bits}.get(name)
-                found = meaning and meaning(x, self.nodes.const64(y))
-                if found and x.kind != "bool":
-                    return found
+                if meaning and x.kind in WIDTH:
+                    found = meaning(x, self.nodes.const64(y))
+                    if found is not None:
+                        return found
         both = a.__class__ is Node and b.__class__ is Node and a.kind == b.kind == "bool"
-        if not both or name == "xor":
-            raise Refusal(
-                f"bitwise {name} on data",
-                "sign changes, magnitudes, and conditions joined by && and ||",
-                "write the value as arithmetic on floats",
-            )
-        return self.nodes.make(Op.AND if name == "and" else Op.OR, (a, b))
+        if both and name != "xor":
+            return self.nodes.make(Op.AND if name == "and" else Op.OR, (a, b))
+        return self.calculated(BITWISE[name], a, b, width)
 
-    def shifted_data(self, name: str, a: object, count: int, width: int) -> object:
-        """Left: a product, or the float whose upper half an element is (bfloat16)."""
-        raw = a.raw if a.__class__ is Whole else None
-        if name in ("shl", "sal") and count == 16 and raw is not None and a.high < 1 << 16:
-            if a.low == 0 and width == 32:
-                return self.nodes.make(Op.BFLOAT, (raw,))
-        if name not in ("shl", "sal"):
-            raise Refusal(
-                "integer data are shifted to the right", "sums and products of integer data"
-            )
-        return arithmetic(self.nodes, "mul", a, 1 << count, width)
+    def shifted_data(self, name: str, a: Node, count: int, width: int) -> Node:
+        """A shift of the low `width` bits; of 16 bits to the left, the float that begins with them."""
+        op = SHIFTS[name]
+        x = self.as_data(a, width)
+        if op is not Op.SHL:
+            x = data.extended(self.nodes, x, width, op is Op.SAR)
+        elif count == 16 and width == 32 and data.fits(self.nodes, x, 16, signed=False):
+            return self.nodes.make(Op.BFLOAT, (x,))
+        return self.calculated(op, x, count, width)
 
-    def chosen(self, condition: Node, then: object, other: object) -> object:
-        """cmov on data: a float held in an integer register, or an integer without a formula."""
+    def chosen(self, condition: Node, then: object, other: object, width: int) -> object:
+        """cmov on data; a counter or an address that data choose has no formula."""
         if then is other:
             return then
-        both = then.__class__ is Node and other.__class__ is Node and then.kind in WIDTH
-        same = both and then.kind == other.kind
-        return self.nodes.select(condition, then, other) if same else CHOSEN
+        found = data.merged(self.nodes, condition, then, other)
+        if found is None:
+            return CHOSEN
+        integer = width == 32 and found.__class__ is Node and found.kind == "i64"
+        return data.as_data(self.nodes, found, 32) if integer else found
 
     def converted(self, a: object, width: int, kind: str = "f32") -> Node:
         """(float) of a size, a counter or integer data."""
         index = Op.INDEX if kind == "f32" else Op.INDEX64
         if a.__class__ is int:
             return self.nodes.make(index, (), v.signed(a, width))
-        if a.__class__ in (Whole, Node):
-            if a.__class__ is Node and a.kind != "bool":
-                raise v.NotAnInteger
-            return self._converted_data(as_whole(self.nodes, a).extended(width, 64, True), kind)
+        if a.__class__ is Node:
+            return self._converted_data(self.as_data(a, width), kind)
         if not self.fits(a, width) or (width == 32 and max(map(len, a.terms)) > 1):
             raise Refusal(f"{self.text(a)} is converted to float and can wrap around")
         if v.has_pointer(a):
@@ -409,22 +402,12 @@ class Conditions:
         self.refusals[v.OPAQUE + len(self.opaques) - 1] = refusal
         return self.nodes.make(Op.INDEX if kind == "f32" else Op.INDEX64, (), number)
 
-    def _converted_data(self, a: Whole, kind: str) -> Node:
-        if kind == "f32":
-            return a.node
-        return self.nodes.make(Op.WIDEN, (a.node if a.raw is None else a.raw,))
+    def _converted_data(self, a: Node, kind: str) -> Node:
+        if a.op is Op.EXTEND:
+            a = a.args[0]
+        return self.nodes.make(Op.NARROW if kind == "f32" else Op.WIDEN, (a,))
 
     # ---- conditions
-
-    def decided(self, cc: str, at: int) -> bool:
-        """A condition outside of jumps (cmov): on dimensions only."""
-        outcome = self.condition(cc, at, None, False)
-        if outcome.__class__ is not bool:
-            raise Refusal(
-                "an integer chosen by a comparison of data", "floats chosen by data: a > b ? x : y",
-                CHOSEN.change,
-            )
-        return outcome
 
     def condition(self, cc: str, at: int, block: Block | None, leaves_if: bool) -> bool | Node:
         """The outcome, or an expression where it depends on data."""
@@ -433,7 +416,14 @@ class Conditions:
         kind, a, b, width = self.flags
         if kind == "float":
             return self._float_condition(cc, a, b)
-        if kind == "data":
+        if kind == "sum" and cc not in AFTER_RESULT:
+            raise Refusal(
+                f"condition {cc!r} on the carry or overflow of integer data",
+                "comparisons of integers, and of results with 0",
+                "compare the operands before the addition, or widen them: (int64_t)a + b",
+                at=at,
+            )
+        if kind in ("data", "sum"):
             return self._data_condition(cc, a, b, width)
         if kind == "compare":
             return self._compare(cc, a, b, width, at, block, leaves_if)
@@ -554,22 +544,19 @@ class Conditions:
 
     # ---- conditions on data
 
-    def _data_condition(self, cc: str, a: object, b: object, width: int) -> Node:
-        """Equality is that of signed or of unsigned numbers, whichever the data are."""
+    def _data_condition(self, cc: str, a: object, b: object, width: int) -> Node | bool:
         if cc not in RELATION:
-            raise Refusal(f"condition {cc!r} on integer data")
+            raise Refusal(
+                f"condition {cc!r} on integer data", "signed and unsigned comparisons",
+                "test for overflow by comparing, or in a wider type",
+            )  # fmt: skip
         relation = RELATION[cc]
         if a.__class__ is Node and a.kind == "bool" and b == 0 and relation in ("e", "ne"):
             return a if relation == "ne" else self.nodes.not_(a)
-        data = [w for w in (a, b) if w.__class__ is Whole]
-        unsigned = cc in UNSIGNED or (
-            relation in ("e", "ne") and not all(w.fits(width, True) for w in data)
-        )
-        for whole in data:
-            whole.extended(width, width, not unsigned)  # refused where it is not that number
-        if unsigned:
-            a, b = (w & ((1 << width) - 1) if w.__class__ is int else w for w in (a, b))
-        return compared(self.nodes, relation, cc in UNSIGNED, a, b)
+        if cc in ("s", "ns") and b != 0:  # the sign of the difference, which may wrap
+            a, b = self.calculated(Op.SUB, a, b, width), 0
+        x, y = self.as_data(a, width), self.as_data(b, width)
+        return data.compared(self.nodes, relation, cc in UNSIGNED, x, y, width)
 
     def _float_condition(self, cc: str, a: Node, b: Node) -> Node:
         """comiss a, b sets CF for a < b, ZF for a == b, and all of CF, ZF, PF when unordered."""

@@ -17,13 +17,14 @@ from math import prod
 from ..trace.ir import REALS
 from . import value as v
 from .conditions import CHOSEN, Conditions
+from .data import merged, select
 from .elf import Image
 from .error import Refusal
 from .loops import Loops, Step, same
-from .nodes import WIDTH, Node, Nodes
-from .operands import CALLEE_SAVED, NAMES, RSP
+from .nodes import Node, Nodes
+from .operands import CALLEE_SAVED, NAMES, RAX, RSP
 from .program import EXIT, MOST_LOOPS, Block, Program, decode
-from .signature import Signature
+from .signature import INTEGERS, Signature
 from .state import RETURN, STACK, Stored
 from .x86 import compile_program
 
@@ -152,11 +153,8 @@ class Machine(Loops):
         def pick(a: object, b: object, otherwise: object) -> object:
             if a is b or same(a, b):
                 return a
-            if not (isinstance(a, Node) and isinstance(b, Node)):
-                return otherwise
-            a, b = self.nodes.alike(a, b)
-            fits = a.kind == b.kind and a.kind in WIDTH
-            return self.nodes.select(condition, a, b) if fits else otherwise
+            found = merged(self.nodes, condition, a, b)
+            return otherwise if found is None else found
 
         r, x, stack, memory, _ = then
         self.r = [pick(a, b, CHOSEN) for a, b in zip(r, self.r, strict=True)]
@@ -174,15 +172,17 @@ class Machine(Loops):
             )
         for address in self.written:
             stored, other = memory[address], self.memory[address]
-            value = self.nodes.select(condition, stored[2], other[2])
+            value = select(self.nodes, condition, stored[2], other[2])
             self.memory[address] = (*stored[:2], value)
         self.flags = None
 
 
 def returned(machine: Machine, signature: Signature) -> Node | None:
-    """What is in xmm0, where the function returns a float or a double."""
+    """What is in xmm0, where the function returns a float or a double, else data in rax."""
     if signature.result not in REALS:
-        return None
+        rax, width = machine.r[RAX], INTEGERS.get(signature.result, 64)
+        known = rax.__class__ in (Node, int) and signature.result != "void"
+        return machine.as_data(rax, width) if known else None
     if machine.x[0] is None:
         raise Refusal(
             "the function returns no float in xmm0", f"a result of type {signature.result}",

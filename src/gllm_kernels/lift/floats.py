@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from iced_x86 import Instruction, OpKind
 
 from ..trace.ir import Op
-from .conditions import ROUNDED
-from .data import Part
+from . import data
 from .error import Refusal
 from .nodes import compared
 from .operands import (
@@ -23,6 +22,7 @@ from .operands import (
     general,
     integer,
     lane,
+    register_writer,
     vector,
     width_of,
     writer,
@@ -102,17 +102,18 @@ def _between(i: Instruction) -> Step:
         number, write = xmm(i, 1), writer(i, 8 * size)
 
         def step(m: Machine) -> None:
-            value = m.lanes(number)  # of a mask, ones or zeros, every bit is the truth of its comparison
-            write(m, Part(value, 1) if value.kind == "bool" else m.float(number, kind))
+            value = m.lanes(number)
+            mask = value.kind == "bool" and not (wide and compared(value) == "f32")
+            write(m, data.ones(m.nodes, value, 8 * size) if mask else m.float(number, kind))
 
         return step
     target = xmm(i, 0)
     if i.op_kind(1) == OpKind.MEMORY:
         address = address_of(i)
-        return lambda m: m.x.__setitem__(target, m.as_bits(m.load(address(m), size), kind))
+        return lambda m: m.x.__setitem__(target, m.as_float(m.load(address(m), size), kind))
     if i.op_register(1) in GENERAL:
         source = general(i.op_register(1))[0]
-        return lambda m: m.x.__setitem__(target, m.as_bits(m.defined(source), kind))
+        return lambda m: m.x.__setitem__(target, m.as_float(m.defined(source), kind))
     number = xmm(i, 1)
     return lambda m: m.x.__setitem__(target, m.float(number, kind))
 
@@ -162,6 +163,26 @@ for _suffix, _kind in KINDS.items():
     for _name in ("vfmadd", "vfmsub", "vfnmadd", "vfnmsub"):
         for _digits, _order in ORDERS.items():
             ROWS[_name + _digits + _suffix] = _fma(_name, _order, _kind)
+
+# integers in the lowest lane, as gcc moves them there for a minimum or a maximum
+LANES = {"paddd": Op.ADD, "psubd": Op.SUB, "pmulld": Op.MUL, "pmaxsd": Op.MAX, "pminsd": Op.MIN}
+
+
+def _integer_lane(op: Op) -> Builder:
+    def build(i: Instruction) -> Step:
+        target, (a, b) = xmm(i, 0), (vector(i, k) for k in sources(i))
+
+        def step(m: Machine) -> None:
+            x, y = (data.bits(m.nodes, lane(m)) for lane in (a, b))
+            m.x[target] = data.real(m.nodes, data.binary(m.nodes, op, x, y))
+
+        return step
+
+    return build
+
+
+for _name, _op in LANES.items():
+    ROWS.update(dict.fromkeys(rows(_name), _integer_lane(_op)))
 
 # the immediate of roundss: rounding mode, bit 3 keeps the inexact flag clear; 4 is the mode of MXCSR
 ROUNDINGS = {0: Op.RINT, 1: Op.FLOOR, 2: Op.CEIL, 3: Op.TRUNC, 4: Op.RINT}
@@ -214,19 +235,67 @@ def _from_integer(i: Instruction) -> Step:
 
 @row(*rows("cvttss2si", "cvtss2si", "cvttsd2si", "cvtsd2si"))
 def _to_integer(i: Instruction) -> Step:
-    target = general(i.op_register(0))[0]
-    return lambda m: m.r.__setitem__(target, ROUNDED)
+    target, width = general(i.op_register(0))
+    name = MNEMONICS[i.mnemonic].removeprefix("v")
+    source = vector(i, 1, "f32" if "ss" in name else "f64")
+    op, write = Op.TOLONG if width == 64 else Op.TOINT, register_writer(width, target)
+
+    def step(m: Machine) -> None:
+        x = source(m)
+        if not name.startswith("cvtt"):  # as MXCSR says: to nearest even
+            x = m.nodes.make(Op.RINT, (x,))
+        write(m, m.nodes.make(op, (x,)))
+
+    return step
 
 
 @row("vcvtph2ps")
 def _from_half(i: Instruction) -> Step:
     """The lowest lane: sixteen bits of an array of halves."""
     target, number = xmm(i, 0), xmm(i, 1)
+    return lambda m: m.x.__setitem__(target, data.half(m.nodes, m.float(number)))
+
+
+@row("vcvtps2ph")
+def _to_half(i: Instruction) -> Step:
+    """Immediate 0 rounds to nearest even, 4 as MXCSR does: the same."""
+    if i.op_kind(0) == OpKind.MEMORY or i.immediate(2) not in (0, 4):
+        raise UnknownOperand
+    target, number = xmm(i, 0), xmm(i, 1)
+    return lambda m: m.x.__setitem__(target, data.to_half(m.nodes, m.float(number)))
+
+
+@row(*rows("pextrw"))
+def _extract(i: Instruction) -> Step:
+    """The lowest sixteen bits."""
+    number = xmm(i, 1)
+    if i.immediate(2):
+        raise UnknownOperand
+    write = writer(i, 16 if i.op_kind(0) == OpKind.MEMORY else 32)
+    return lambda m: write(m, data.extended(m.nodes, m.as_data(m.lanes(number), 32), 16, False))
+
+
+@row(*rows("pinsrw"))
+def _insert(i: Instruction) -> Step:
+    """Sixteen bits into the lowest lane; what lies above them counts as zero."""
+    last = i.op_count - 1
+    target, source = xmm(i, 0), integer(i, last - 1, 16, data=True)
+    if i.immediate(last):
+        raise UnknownOperand
 
     def step(m: Machine) -> None:
-        m.x[target] = m.nodes.make(Op.HALF, (m.float(number, "int"),))
+        word = data.extended(m.nodes, m.as_data(source(m), 32), 16, False)
+        m.x[target] = data.real(m.nodes, word)
 
     return step
+
+
+@row(*rows("cvtdq2ps", "cvtdq2pd"))
+def _from_lane(i: Instruction) -> Step:
+    """The lowest lane of integers."""
+    target, source = xmm(i, 0), vector(i, 1)
+    kind = "f32" if MNEMONICS[i.mnemonic].endswith("ps") else "f64"
+    return lambda m: m.x.__setitem__(target, m.converted(m.as_data(source(m), 32), 32, kind))
 
 
 # ---- comparisons and bits

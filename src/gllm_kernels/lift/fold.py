@@ -17,7 +17,9 @@ from itertools import combinations, pairwise, product
 from math import prod
 
 from ..trace.affine import Affine
-from ..trace.ir import INDICES, REALS, BodyBuilder, Op, OpTrace, Param, Store, reachable
+from ..trace.ir import (
+    CONSTANTS, INDICES, INTEGERS, BodyBuilder, Op, OpTrace, Param, Store, reachable,
+)  # fmt: skip
 from ..trace.simplify import prune, renamed
 from . import value as v
 from .engine import Lifted
@@ -61,7 +63,7 @@ def templates(lifted: Lifted, signature: Signature, sizes: dict[str, int]) -> It
     outputs: dict[int, list[tuple[v.Int, Node]]] = {}
     for pointer, index, node in lifted.memory.values():
         outputs.setdefault(pointer, []).append((index, node))
-    if signature.result != "void" and signature.result not in REALS:
+    if signature.result != "void" and lifted.result is None:
         raise Refusal(
             f"the function returns {signature.result}: a position is not an element of a trace",
             "a float or double result, or none",
@@ -160,6 +162,7 @@ class _Builder:
         self.raw = BodyBuilder()  # formulas with chains still unrolled
         self.body = BodyBuilder()
         self.folded: dict[int, int] = {}
+        self.kinds: dict[int, str] = {}  # of raw values
         self.reduces = 0
 
     def trace(
@@ -257,6 +260,9 @@ class _Builder:
         elements = terms
         if first and kind in IDEMPOTENT:  # max(x[0], x[0]) = x[0], so the term 0 may be repeated
             elements = [init, *terms]
+        elif first and kind == "sum" and self.kinds.get(init) in INTEGERS:  # 0 + x[0] is x[0]
+            elements, first = [init, *terms], 0
+            init = self.raw.add(CONSTANTS[self.kinds[init]], imm=0)
         try:
             term = self.linear(elements, binder)
         except NoFit:
@@ -325,7 +331,8 @@ class _Generaliser:
                 pending += missing
                 continue
             if top not in self.memo:
-                self.memo[top] = self.combine(top)
+                found = self.memo[top] = self.combine(top)
+                self.builder.kinds[found] = top[0].kind
             pending.pop()
         return self.memo[nodes]
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import isqrt
 
+from ..trace.ir import WIDTH
 from . import value as v
 from .conditions import CHOSEN
-from .data import Part, Whole
+from .data import Part
 from .elf import Image
 from .error import Refusal
-from .nodes import WIDTH, Node, Nodes
+from .nodes import Node, Nodes
 from .operands import NAMES, RSP
 from .program import Block, Program
 from .signature import Signature
@@ -42,7 +43,6 @@ class Frame:
     expected: dict[int, object] = field(default_factory=dict)
 
 
-NARROW = (Part, Whole)
 
 
 class Loops(State):
@@ -78,7 +78,7 @@ class Loops(State):
 
     def _locations(self) -> tuple[dict[int, object], dict[int, object]]:
         """Registers (by number) and stack slots (by address) that hold integers; and those with
-        integer data, truth values or less than 32 bits: they have no formula in the counters, so
+        truth values, or counters of less than 32 bits: they have no formula in the counters, so
         none may be carried from one round to the next."""
         integers, narrow = {}, {}
         held = list(enumerate(self.r))
@@ -87,7 +87,7 @@ class Loops(State):
             kind = a.__class__
             if kind in INTEGRAL:
                 integers[at] = a
-            elif kind in NARROW or (kind is Node and a.kind not in WIDTH):
+            elif _is_narrow(a):
                 narrow[at] = a
         integers.pop(RSP, None)
         return integers, narrow
@@ -249,6 +249,12 @@ class Loops(State):
             for rest, part in parts.items():
                 total[rest] = total.get(rest, 0) + part
         return v.make({m: c for m, c in total.items() if c}, v.value_of(poly))
+
+
+def _is_narrow(a: object) -> bool:
+    if a.__class__ is Part:
+        return a.value.__class__ is not Node or _is_narrow(a.value)
+    return a.__class__ is Node and a.kind not in WIDTH
 
 
 def same(a: object, b: object) -> bool:

@@ -26,7 +26,7 @@ EXACT = (Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.SQRT, Op.NEG, Op.ABS, Op.MAX, Op.MIN
 class Node:
     """One value; compared by identity. `imm` of a LOAD is (pointer atom, index in elements).
 
-    kind: f32 | f64 | bool, or int for an element of an array of integers.
+    kind: f32 | f64 | i32 | i64 | bool.
     """
 
     __slots__ = ("args", "imm", "kind", "op")
@@ -45,6 +45,9 @@ class Nodes:
         self.table: dict[tuple, Node] = {}
         self.sorted: dict[Node, Node] = {}
         self.kinds: dict[object, str] = {}  # pointer atom or name of a scalar -> kind, if not f32
+        self.limits: dict[object, tuple[int, int]] = {}  # pointer atom -> range of its integers
+        self.spans: dict[Node, tuple[int, int]] = {}  # see `data`
+        self.lows: dict[Node, Node] = {}
 
     def make(self, op: Op, args: tuple[Node, ...] = (), imm: object = None) -> Node:
         key = (op, args, imm)
@@ -176,14 +179,18 @@ class Nodes:
             args = tuple(map(self.unordered, node.args))
             if node.op in EXCHANGED and id(args[0]) > id(args[1]):
                 args = (args[1], args[0], *args[2:])
-            found = self.computed(node.op, args, node.imm)
+            found = self.computed(node.op, args, node.imm) or _sum_with_zero(node.op, args)
             self.sorted[node] = found = found or self.make(node.op, args, node.imm)
         return found
 
     def computed(self, op: Op, args: tuple[Node, ...], imm: object) -> Node | None:
         """The constant that an exact operation on constants is, but for NaN."""
         if op in INDICES and isinstance(imm, int):  # rounded once, as cvtsi2ss does
+            if op is Op.INDEXI:
+                return self.make(Op.INT, (), imm)
             return self.number(imm, "f32" if op is Op.INDEX else "f64")
+        if op in (Op.NARROW, Op.WIDEN) and args[0].op in (Op.INT, Op.LONG):
+            return self.number(args[0].imm, "f32" if op is Op.NARROW else "f64")
         if op not in EXACT or any(a.op not in CONSTANTS for a in args):
             return None
         values = (
@@ -198,6 +205,14 @@ class Nodes:
 CONSTANTS = (Op.CONST, Op.CONST64)
 # fmaxf(+0, -0) may be either zero (C11, F.10.9.2), so compilers exchange its operands
 EXCHANGED = COMMUTATIVE | {Op.FMAX, Op.FMIN}
+
+
+def _sum_with_zero(op: Op, args: tuple[Node, ...]) -> Node | None:
+    """x + 0 of integers is x, for a compiler from the first element on."""
+    for x, y in (args, args[::-1]) if op is Op.ADD else ():
+        if x.op in (Op.INT, Op.LONG) and x.imm == 0:
+            return y
+    return None
 
 
 def compared(mask: Node) -> str:

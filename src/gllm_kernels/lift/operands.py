@@ -79,10 +79,9 @@ def _reader64(register: int, wanted: int) -> Callable[[Machine], v.Int] | None:
 
 
 def integer(
-    i: Instruction, k: int, width: int, data: bool | str = False
+    i: Instruction, k: int, width: int, data: bool = False
 ) -> Callable[[Machine], object]:
-    """Operand k as an integer: any representative modulo 2^width; also data where `data`, and a
-    register of which one bit is known where that is "bits"."""
+    """Operand k as an integer: any representative modulo 2^width; also data where `data`."""
     kind = i.op_kind(k)
     if kind == OpKind.REGISTER:
         number, own = general(i.op_register(k))

@@ -1,22 +1,23 @@
 """Registers, stack and buffers during a run.
 
-A register holds an int, a `Poly`, a `Low32` (a 32-bit result), a `Node` (the bits of a float, or
-the truth of a comparison), a `Whole` (integer data), a `Part`, a `Function`, the caller's value, or
-nothing that may be used.
+A register holds an int, a `Poly`, a `Low32` (a 32-bit result), a `Node` (integer data, the bits of
+a float, or the truth of a comparison), a `Part`, a `Function`, the caller's value, or nothing that
+may be used.
 """
 
 from __future__ import annotations
 
-from ..trace.ir import REALS, Op
-from . import value as v
+from ..dtypes import arithmetic
+from ..trace.ir import INTEGERS, REALS, Op
+from . import data, value as v
 from .calls import Function
 from .conditions import Chosen, Conditions
-from .data import ELEMENTS, Part, Whole, element
+from .data import ELEMENTS, Part, joined
 from .elf import Image
 from .error import SCALAR, Refusal
-from .nodes import CONSTANTS, Node, Nodes
+from .nodes import CONSTANTS, WIDTH, Node, Nodes
 from .operands import NAMES, RSP
-from .signature import Signature
+from .signature import Argument, Signature
 
 STACK = 0x7FFF_0000_0000
 RETURN = STACK - 8  # where the return address lies, and rsp on entry
@@ -67,7 +68,7 @@ class State(Conditions):
             value = (number + 1) << POINTER_GAP if arg.kind == "pointer" else sizes[arg.name]
             self.atoms[name], self.names[name] = value, arg
             if arg.kind == "pointer" and arg.ctype != "float":
-                self.nodes.kinds[name] = REALS.get(arg.ctype, "int")
+                self._declare(name, arg)
             if arg.kind == "pointer" and arg.const:
                 self.readonly.add(name)
             whole = v.atom(name, value)
@@ -82,6 +83,18 @@ class State(Conditions):
             integers += 1
         # what a function may write above its return address: its arguments (3.2.3)
         self.top = STACK + 8 * max(0, integers - len(INTEGER_ARGUMENTS))
+
+    def _declare(self, pointer: int, argument: Argument) -> None:
+        """What the elements of an array are, and which values integers have."""
+        if argument.ctype not in ELEMENTS:
+            raise Refusal(
+                f"{argument.name} is an array of {argument.ctype}",
+                f"arrays of {', '.join(ELEMENTS)}",
+                "declare the array with one of these types",
+            )
+        kind = self.nodes.kinds[pointer] = arithmetic(argument.ctype)
+        if kind in INTEGERS:
+            self.nodes.limits[pointer] = ELEMENTS[argument.ctype][1:]
 
     # ---- registers
 
@@ -112,10 +125,10 @@ class State(Conditions):
         """Any representative modulo 2^32."""
         return self.as_integer(self.defined(number), 32)
 
-    def read(self, number: int, width: int, data: bool | str = False) -> object:
+    def read(self, number: int, width: int, data: bool = False) -> object:
         return self.as_integer(self.defined(number), width, data)
 
-    def as_integer(self, value: object, width: int, data: bool | str = False) -> object:
+    def as_integer(self, value: object, width: int, data: bool = False) -> object:
         kind = value.__class__
         if kind is int:
             return v.signed(value, width)
@@ -123,38 +136,63 @@ class State(Conditions):
             return value
         if kind is v.Low32:
             return value.poly if width <= 32 else self.zero_extended(value.poly)
-        if kind is Part and value.width == 1 and data == "bits":
-            return value
         if kind is Part and width <= value.width:
             return self.as_integer(value.value, width, data)
-        if data and kind is Whole:
-            return value.read(width)
         if data and kind is Node:
             return value
-        raise v.NotAnInteger
+        whole = joined(self.nodes, value, width) if data and kind is Part else None
+        if whole is None:
+            raise v.NotAnInteger
+        return whole
+
+    def as_data(self, value: object, width: int) -> Node:
+        """Integer data of that width; a size or a counter as the number it is."""
+        value = whole(value.value if value.__class__ is Part else value)
+        if value.__class__ is not v.Poly:
+            return data.as_data(self.nodes, value, width)
+        if v.has_pointer(value) or not self.fits(value, 32) or max(map(len, value.terms)) > 1:
+            raise Refusal(
+                f"{self.text(value)} meets integer data and can wrap around in 32 bits",
+                "sizes and counters, plus constants, beside integer data",
+                "compute the product of sizes in float, or pass it as an argument",
+            )
+        self._limit(value, 32)
+        index = self.outside(self.stripped(value, "arithmetic on data"))
+        node = self.nodes.make(Op.INDEXI, (), index)
+        return node if width < 64 else data.wide(self.nodes, node, True)
+
+    def holds_data(self, number: int) -> bool:
+        value = self.r[number]
+        return value.__class__ is Node or (value.__class__ is Part and value.value.__class__ is Node)
+
+    def calculated(self, op: Op, a: object, b: object, width: int) -> Node:
+        return data.binary(self.nodes, op, self.as_data(a, width), self.as_data(b, width))
+
+    def with_carry(self, a: object, b: object, sign: int, carry: Node, width: int) -> Node:
+        """a + b + carry, or a - b - carry: with a constant b a choice of what is added."""
+        if b.__class__ is int:
+            arms = (self.as_data(sign * (b + k), width) for k in (1, 0))
+            return self.calculated(Op.ADD, a, data.select(self.nodes, carry, *arms), width)
+        op = Op.ADD if sign > 0 else Op.SUB
+        return self.calculated(op, self.calculated(op, a, b, width), carry, width)
 
     def as_float(self, value: object, kind: str = "f32") -> Node:
         if value.__class__ is int:
             return self.nodes.const(value) if kind == "f32" else self.nodes.const64(value)
+        if value.__class__ is Node and value.kind in (*INTEGERS, "bool"):
+            return data.real(self.nodes, data.as_data(self.nodes, value, WIDTH[kind]))
         if value.__class__ is Node:
             return self._of_kind(value, kind, "the value")
         raise Refusal(
-            "a counter, a size or integer data are used as the bits of a float",
-            change="convert it: (float)i",
+            "a counter or a size is used as the bits of a float",
+            "bits of floats and of integer data",
+            "convert it: (float)i",
         )
-
-    def as_bits(self, value: object, kind: str) -> Node:
-        """What movd brings into a vector register: also an element of an array of halves."""
-        value = value.value if value.__class__ is Part else value
-        if value.__class__ is Whole and value.raw is not None and value.low >= 0:
-            return value.raw
-        return self.as_float(value, kind)
 
     def as_lanes(self, value: object) -> Node:
         """Sixteen bytes from memory: a constant, or a register that was stored."""
-        return self.nodes.const64(value) if value.__class__ is int else self.as_any(value)
-
-    def as_any(self, value: object) -> Node:
+        if value.__class__ is int:
+            return self.nodes.const64(value)
         if value.__class__ is not Node:
             raise Refusal("a vector register is loaded with what is not a float")
         return value
@@ -177,7 +215,6 @@ class State(Conditions):
             return self.nodes.const(value.imm)
         held = {
             "bool": "holds the mask of a comparison, used as a number",
-            "int": "holds integer data, used as a float",
             "f32": "holds a float, read as a double or as two floats",
             "f64": "holds a double, read as a float",
         }
@@ -197,11 +234,12 @@ class State(Conditions):
             value = v.Low32(value)
         elif value.__class__ is Node:
             self.integer_data = True
+            if value.kind in ("i64", "f64"):
+                value = data.as_data(self.nodes, value, 32)
         elif value.__class__ is Part:
             if value.width >= 32:
                 return self.write32(number, value.value)
-        elif value.__class__ is Whole:
-            value = Whole(value.node, value.low, value.high, min(value.bits, 32), value.raw)
+            value = Part(value.value, value.width, value.above)
         elif value.__class__ is not v.Low32:
             raise v.NotAnInteger
         self.r[number] = value
@@ -217,7 +255,10 @@ class State(Conditions):
         elif value.__class__ is Part:
             self.r[number] = Part(value.value, min(width, value.width))
         else:
-            self.r[number] = Part(value, width)
+            if old.__class__ is Part:
+                old = old.above
+            self.r[number] = Part(value.value if value.__class__ is Part else value, width, old)
+        self.integer_data |= value.__class__ is Node
 
     def push(self, number: int) -> None:
         self.r[RSP] = v.sub(self.r[RSP], 8)
@@ -248,10 +289,12 @@ class State(Conditions):
             return self._load_fixed(address, size)
         place, pointer, index = self.element(address, size)
         stored = self.memory.get(place)
-        if stored:
-            return stored[2]
-        load = self.nodes.load(pointer, index)
-        return load if load.kind != "int" else element(self.nodes, load, self.names[pointer].ctype)
+        if stored is None:
+            return self.nodes.load(pointer, index)
+        value = stored[2]
+        if value.kind not in INTEGERS:
+            return value
+        return data.wrapped(self.nodes, value, self.names[pointer].ctype)
 
     def _load_fixed(self, address: int, size: int) -> object:
         if not STACK - STACK_BELOW <= address < self.top:
@@ -274,7 +317,7 @@ class State(Conditions):
             )
         if width > size and value.__class__ is int:
             return value & ((1 << 8 * size) - 1)
-        if width > size and value.__class__ not in (v.Poly, v.Low32, Node):
+        if width > size and value.__class__ not in (v.Poly, v.Low32, Node, Part):
             raise Refusal("a part of a stack slot is read")
         return value
 
@@ -291,13 +334,9 @@ class State(Conditions):
                 change="declare an output as a plain pointer",
             )
         kind = self.nodes.kinds.get(pointer, "f32")
-        if value.__class__ not in (int, Node) or kind == "int":
-            raise Refusal(
-                "a counter, a size or data are stored as an integer",
-                "outputs are arrays of float or double",
-                "convert it: (float)i",
-            )
-        self.memory[place] = (pointer, index, self.as_float(value, kind))
+        integers = kind in INTEGERS
+        made = self.as_data(value, 8 * size) if integers else self.as_float(value, kind)
+        self.memory[place] = (pointer, index, made)
         self.written.add(place)
 
     def _store_fixed(self, address: int, size: int, value: object) -> None:
@@ -312,7 +351,7 @@ class State(Conditions):
                 del self.stack[near]
         if size < 8 and value.__class__ is int:
             value &= (1 << 8 * size) - 1
-        elif size < 4 and value.__class__ in (v.Poly, v.Low32):
+        elif size < 4 and value.__class__ in (v.Poly, v.Low32, Node):
             value = Part(value, 8 * size)
         elif size == 4 and value.__class__ is v.Poly:
             value = v.Low32(value)

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 
 from iced_x86 import FlowControl, Instruction, Mnemonic, OpKind
 
+from ..trace.ir import Op
+from . import data
 from . import floats  # noqa: F401  (its rows)
 from . import value as v
 from .calls import Function, call
-from .data import Part, Whole, arithmetic
 from .elf import Image
 from .error import SCALAR, Refusal
 from .nodes import Node
 from .operands import (
+    GENERAL,
     RAX,
     RBP,
     RDX,
@@ -55,8 +57,7 @@ def compile_program(program: Program, image: Image) -> Program:
     return program
 
 
-DATA = (Whole, Node)  # integers of arrays, truth values, the bits of a float
-BITS = (*DATA, Part)  # for and, or, xor, test also the lowest bit of a comparison's mask
+DATA = Node  # integers of arrays, truth values, the bits of a float
 STRAIGHT = (FlowControl.NEXT, FlowControl.CALL, FlowControl.INDIRECT_CALL)
 
 
@@ -191,8 +192,24 @@ def _mov(i: Instruction) -> Step:
 
 @row("lea")
 def _lea(i: Instruction) -> Step:
-    write, address = writer(i, width_of(i)), address_of(i, width_of(i))
-    return lambda m: write(m, address(m))
+    width = width_of(i)
+    write, address = writer(i, width), address_of(i, width)
+    used = [(GENERAL[r][0], times) for r, times in
+            ((i.memory_base, 1), (i.memory_index, i.memory_index_scale)) if r in GENERAL]
+    disp = v.signed(i.memory_displacement, 64)
+
+    def step(m: Machine) -> None:
+        if not any(m.holds_data(k) for k, _ in used):
+            write(m, address(m))
+            return
+        total = m.as_data(disp, width)
+        for number, times in used:
+            term = m.as_data(m.read(number, width, True), width)
+            term = m.calculated(Op.MUL, term, times, width)
+            total = m.calculated(Op.ADD, total, term, width)
+        write(m, total)
+
+    return step
 
 
 @row("movsxd", "movsx", "movzx")
@@ -214,7 +231,15 @@ def _extend_rax(i: Instruction) -> Step:
 def _sign_of_rax(i: Instruction) -> Step:
     width = 32 if MNEMONICS[i.mnemonic] == "cdq" else 64
     write = register_writer(width, RDX)
-    return lambda m: write(m, m.shifted("sar", m.read(RAX, width), width - 1, width))
+
+    def step(m: Machine) -> None:
+        a = m.read(RAX, width, True)
+        if a.__class__ is DATA:
+            write(m, m.calculated(Op.SAR, a, width - 1, width))
+        else:
+            write(m, m.shifted("sar", a, width - 1, width))
+
+    return step
 
 
 def _binary(name: str, meaning: Callable[[v.Int, v.Int], v.Int]) -> Builder:
@@ -225,9 +250,10 @@ def _binary(name: str, meaning: Callable[[v.Int, v.Int], v.Int]) -> Builder:
 
         def step(m: Machine) -> None:
             a, b = left(m), right(m)
-            if a.__class__ in DATA or b.__class__ in DATA:
-                m.flags = None
-                write(m, arithmetic(m.nodes, name, a, b, width))
+            if a.__class__ is DATA or b.__class__ is DATA:
+                result = m.calculated(OPS[name], a, b, width)
+                m.flags = ("data", a, b, width) if name == "sub" else ("sum", result, 0, width)
+                write(m, result)
                 return
             result = meaning(a, b)
             m.flags = (flags, a, b, width) if flags == "compare" else (flags, result, 0, width)
@@ -238,18 +264,27 @@ def _binary(name: str, meaning: Callable[[v.Int, v.Int], v.Int]) -> Builder:
     return build
 
 
+OPS = {"add": Op.ADD, "sub": Op.SUB, "mul": Op.MUL, "and": Op.BITAND, "or": Op.BITOR,
+       "xor": Op.BITXOR, "shl": Op.SHL, "sal": Op.SHL, "shr": Op.SHR, "sar": Op.SAR}  # fmt: skip
 ROWS["add"], ROWS["sub"] = _binary("add", v.add), _binary("sub", v.sub)
 
 
 def _carried(sign: int) -> Builder:
-    """adc, sbb: the carry of an integer comparison is 0 or 1 for these sizes."""
+    """adc, sbb: the carry of an integer comparison is 0 or 1 for these sizes, or depends on data."""
 
     def build(i: Instruction) -> Step:
         width, at, same = width_of(i), i.ip, same_register(i)
-        left, right, write = integer(i, 0, width), integer(i, 1, width), writer(i, width)
+        left, right = (integer(i, k, width, data=True) for k in (0, 1))
+        write = writer(i, width)
 
         def step(m: Machine) -> None:
-            carry = int(m.decided("b", at))
+            carry = m.condition("b", at, None, False)
+            if carry.__class__ is DATA:
+                m.flags = None
+                a, b = (0, 0) if same and sign < 0 else (left(m), right(m))
+                write(m, m.with_carry(a, b, sign, carry, width))
+                return
+            carry = int(carry)
             total = 0 if same and sign < 0 else v.add(left(m), right(m), sign)
             m.flags = None
             write(m, v.add(total, sign * carry))
@@ -265,10 +300,16 @@ ROWS["adc"], ROWS["sbb"] = _carried(1), _carried(-1)
 def _count(by: int) -> Builder:
     def build(i: Instruction) -> Step:
         width = width_of(i)
-        source, write = integer(i, 0, width), writer(i, width)
+        source, write = integer(i, 0, width, data=True), writer(i, width)
 
         def step(m: Machine) -> None:
-            result = v.add(source(m), by)
+            a = source(m)
+            if a.__class__ is DATA:
+                result = m.calculated(Op.ADD, a, by, width)
+                m.flags = ("sum", result, 0, width)
+                write(m, result)
+                return
+            result = v.add(a, by)
             m.flags = ("result", result, 0, width)
             write(m, result)
 
@@ -283,10 +324,14 @@ ROWS["inc"], ROWS["dec"] = _count(1), _count(-1)
 @row("neg")
 def _neg(i: Instruction) -> Step:
     width = width_of(i)
-    source, write = integer(i, 0, width), writer(i, width)
+    source, write = integer(i, 0, width, data=True), writer(i, width)
 
     def step(m: Machine) -> None:
         a = source(m)
+        if a.__class__ is DATA:
+            m.flags = ("data", 0, a, width)
+            write(m, m.calculated(Op.SUB, 0, a, width))
+            return
         m.flags = ("compare", 0, a, width)
         write(m, v.scale(a, -1))
 
@@ -300,7 +345,7 @@ def _cmp(i: Instruction) -> Step:
 
     def step(m: Machine) -> None:
         a, b = left(m), right(m)
-        data = a.__class__ in DATA or b.__class__ in DATA
+        data = a.__class__ is DATA or b.__class__ is DATA
         m.flags = ("data" if data else "compare", a, b, width)
 
     return step
@@ -309,12 +354,12 @@ def _cmp(i: Instruction) -> Step:
 @row("test")
 def _test(i: Instruction) -> Step:
     width, same = width_of(i), same_register(i)
-    left, right = (integer(i, k, width, data="bits") for k in (0, 1))
+    left, right = (integer(i, k, width, data=True) for k in (0, 1))
 
     def step(m: Machine) -> None:
         a, b = left(m), right(m)
-        if a.__class__ in BITS or b.__class__ in BITS:
-            m.flags = ("data", a if same else m.truth("and", a, b), 0, width)
+        if a.__class__ is DATA or b.__class__ is DATA:
+            m.flags = ("data", a if same else m.truth("and", a, b, width), 0, width)
         else:
             m.flags = ("logic", a if same else m.bitwise("and", a, b, width), 0, width)
 
@@ -324,7 +369,7 @@ def _test(i: Instruction) -> Step:
 def _logic(name: str) -> Builder:
     def build(i: Instruction) -> Step:
         width, same = width_of(i), same_register(i)
-        left, right = (integer(i, k, width, data="bits") for k in (0, 1))
+        left, right = (integer(i, k, width, data=True) for k in (0, 1))
         write = writer(i, width)
 
         def step(m: Machine) -> None:
@@ -332,8 +377,8 @@ def _logic(name: str) -> Builder:
                 result = 0
             else:
                 a, b = left(m), right(m)
-                if a.__class__ in BITS or b.__class__ in BITS:
-                    result = a if same else m.truth(name, a, b)
+                if a.__class__ is DATA or b.__class__ is DATA:
+                    result = a if same else m.truth(name, a, b, width)
                     m.flags = ("data", result, 0, width)
                     write(m, result)
                     return
@@ -353,14 +398,21 @@ for _name in ("and", "or", "xor"):
 @row("not")
 def _not(i: Instruction) -> Step:
     width = width_of(i)
-    source, write = integer(i, 0, width), writer(i, width)
-    return lambda m: write(m, v.sub(-1, source(m)))  # ~a = -1 - a in two's complement
+    source, write = integer(i, 0, width, data=True), writer(i, width)
+
+    def step(m: Machine) -> None:
+        a = source(m)
+        data = a.__class__ is DATA
+        # ~a = -1 - a in two's complement
+        write(m, m.calculated(Op.BITXOR, a, -1, width) if data else v.sub(-1, a))
+
+    return step
 
 
 @row("imul")
 def _imul(i: Instruction) -> Step:
     if i.op_count == 1:
-        raise UnknownOperand
+        return _both_halves(i)
     width = width_of(i)
     operands = (0, 1) if i.op_count == 2 else (1, 2)
     left, right = (integer(i, k, width, data=True) for k in operands)
@@ -369,8 +421,44 @@ def _imul(i: Instruction) -> Step:
     def step(m: Machine) -> None:
         m.flags = None
         a, b = left(m), right(m)
-        data = a.__class__ in DATA or b.__class__ in DATA
-        write(m, arithmetic(m.nodes, "mul", a, b, width) if data else v.mul(a, b))
+        data = a.__class__ is DATA or b.__class__ is DATA
+        write(m, m.calculated(Op.MUL, a, b, width) if data else v.mul(a, b))
+
+    return step
+
+
+@row("mul")
+def _both_halves(i: Instruction) -> Step:
+    """rdx:rax = rax * operand, of 32 bits: how a compiler divides by a constant."""
+    width, signed = width_of(i), MNEMONICS[i.mnemonic] == "imul"
+    if width not in (32, 64):
+        raise UnknownOperand
+    source = integer(i, 0, width, data=True)
+
+    def step(m: Machine) -> None:
+        m.flags = None
+        a, b = m.read(RAX, width, True), source(m)
+        if width == 64 or (a.__class__ is not DATA and b.__class__ is not DATA):
+            raise Refusal(
+                "the upper half of a product of 64 bits",
+                "divisions by constants of data of at most 32 bits",
+                "divide int32_t or uint32_t, or by a power of two",
+            )
+        low, high = data.products(m.nodes, m.as_data(a, 32), m.as_data(b, 32), signed)
+        m.write32(RAX, low)
+        m.write32(RDX, high)
+
+    return step
+
+
+@row("div", "idiv")
+def _divide(i: Instruction) -> Step:
+    def step(m: Machine) -> None:
+        raise Refusal(
+            "an integer division by what is not a constant",
+            "integer divisions by constants, divisions of floats",
+            "divide in float: (int)((float)a / (float)b), or multiply by a reciprocal",
+        )
 
     return step
 
@@ -378,16 +466,17 @@ def _imul(i: Instruction) -> Step:
 def _shift(name: str) -> Builder:
     def build(i: Instruction) -> Step:
         width = width_of(i)
-        if i.op_count == 2 and i.op_kind(1) == OpKind.REGISTER:
-            raise UnknownOperand
+        if i.op_kind(i.op_count - 1) == OpKind.REGISTER and i.op_count > 1:
+            return _shift_by_register(i, name, width)
         count = (i.immediate(1) if i.op_count == 2 else 1) & (63 if width == 64 else 31)
         source, write = integer(i, 0, width, data=True), writer(i, width)
 
         def step(m: Machine) -> None:
             a = source(m)
-            if a.__class__ in DATA:
-                m.flags = None
-                write(m, m.shifted_data(name, a, count, width))
+            if a.__class__ is DATA:
+                result = m.shifted_data(name, a, count, width)
+                m.flags = ("sum", result, 0, width)
+                write(m, result)
                 return
             result = m.shifted(name, a, count, width)
             m.flags = ("result", result, 0, width)  # the carry is the last bit shifted out
@@ -398,8 +487,48 @@ def _shift(name: str) -> Builder:
     return build
 
 
+def _shift_by_register(i: Instruction, name: str, width: int) -> Step:
+    """The count of cl, or of the third operand of shlx, shrx, sarx, modulo the width."""
+    if width < 32:
+        raise UnknownOperand
+    place = 0 if i.op_count == 2 else 1
+    source, write = integer(i, place, width, data=True), writer(i, width)
+    count = general(i.op_register(i.op_count - 1))[0]
+
+    def step(m: Machine) -> None:
+        a, by = source(m), m.read(count, 8, True)
+        m.flags = None
+        if a.__class__ is not DATA and by.__class__ is int:
+            write(m, m.shifted(name, a, by & (width - 1), width))
+        else:
+            write(m, m.calculated(OPS[name], a, by, width))
+
+    return step
+
+
 for _name in ("shl", "sal", "shr", "sar"):
-    ROWS[_name] = _shift(_name)
+    ROWS[_name] = ROWS[_name + "x"] = _shift(_name)
+
+
+def _rotate(sign: int) -> Builder:
+    def build(i: Instruction) -> Step:
+        width = width_of(i)
+        last = i.op_count - 1
+        if last and i.op_kind(last) == OpKind.REGISTER:
+            raise UnknownOperand
+        count = (i.immediate(last) if last else 1) * sign
+        source, write = integer(i, max(0, last - 1), width, data=True), writer(i, width)
+
+        def step(m: Machine) -> None:
+            m.flags = None
+            write(m, data.rotated(m.nodes, m.as_data(source(m), width), count % width, width))
+
+        return step
+
+    return build
+
+
+ROWS["rol"], ROWS["ror"], ROWS["rorx"] = _rotate(1), _rotate(-1), _rotate(-1)
 
 
 @row("push")
@@ -436,7 +565,7 @@ def _cmov(cc: str) -> Builder:
             if outcome.__class__ is bool:
                 write(m, right(m) if outcome else left(m))
             else:
-                write(m, m.chosen(outcome, right(m), left(m)))
+                write(m, m.chosen(outcome, right(m), left(m), width))
 
         return step
 

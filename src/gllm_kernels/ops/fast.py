@@ -70,6 +70,8 @@ def plain_call(op: Operator, layer: CompiledLayer, group: BoundGroup,
     inputs, or None where the kernel needs more than plain arrays tell: an offset, a size that is no
     axis, much scratch."""
     types = {name: view.dtype for name, view in layer.graph.nodes[0].inputs}
+    if len(layer.graph.outputs) > 1 or not all(map(op.covers, op.outputs)):
+        return None
     (_, result), = layer.graph.outputs
     arrays, axes = _arrays(op, types | dict.fromkeys(op.names("out"), result.dtype)), result_axes(op)
     kernel, values = loaded.kernel, dict(zip(_names(group), group.arguments))

@@ -183,19 +183,21 @@ class Call:
     arrays: dict[str, Array]
     scalars: dict[str, float]
     free: dict[str, int]
-    out: Array | None
+    out: Array | tuple[Array, ...] | None
     types: Types
 
-    def run(self) -> Array:
+    def run(self) -> Array | tuple[Array, ...]:
         op = self.op.operator
-        return self._flat() if op.is_flat else self._ranked(op)
+        made = self._flat() if op.is_flat else self._ranked(op)
+        return made if len(made) > 1 else made[0]
 
-    def _flat(self) -> Array:
+    def _flat(self) -> tuple[Array, ...]:
         """Elementwise: one shape for all, after broadcasting."""
         shape = self._common_shape()
         ins = {p: np.ascontiguousarray(np.broadcast_to(a, shape)).reshape(-1)
                for p, a in self.arrays.items()}
-        return self._execute(self.op.layer(types=self.types), ins, shape)
+        layer = self.op.layer(types=self.types)
+        return self._execute(layer, ins, [shape] * len(layer.graph.outputs))
 
     def _common_shape(self) -> tuple[int, ...]:
         shapes = {p: a.shape for p, a in self.arrays.items()}
@@ -205,7 +207,7 @@ class Call:
             listed = ", ".join(f"`{p}` {s}" for p, s in shapes.items())
             raise ShapeError(f"{self.op.name}: shapes do not broadcast: {listed}") from None
 
-    def _ranked(self, op: Operator) -> Array:
+    def _ranked(self, op: Operator) -> tuple[Array, ...]:
         arrays, single = self._promote(op)
         lead, batched = self._split(op, arrays)
         ins = {}
@@ -215,10 +217,11 @@ class Call:
             ins[param] = np.ascontiguousarray(array).reshape(flat)
         layer = self.op.layer(batched, self.types)
         dims = {**layer.dims_of(ins, self.free), **self.free}
-        (_, view), = layer.graph.outputs
-        flat = tuple(s.evaluate(dims) for s in view.shape)
-        shape = lead + (flat[1:] if batched else flat)[1 if single else 0:]
-        return self._execute(layer, ins, shape)
+        shapes = []
+        for _, view in layer.graph.outputs:
+            flat = tuple(s.evaluate(dims) for s in view.shape)
+            shapes.append(lead + (flat[1:] if batched else flat)[1 if single else 0:])
+        return self._execute(layer, ins, shapes)
 
     def _promote(self, op: Operator) -> tuple[dict[str, Array], bool]:
         """One row for an operator over rows: rms_norm of (n,) is that of (1, n), squeezed again."""
@@ -247,17 +250,35 @@ class Call:
         return lead, frozenset(p for p, own in leads.items() if own)
 
     def _execute(self, layer: CompiledLayer, ins: dict[str, Array],
-                 shape: tuple[int, ...]) -> Array:
-        (name, view), = layer.graph.outputs
-        target = self._target(name, shape, view.dtype)
+                 shapes: list[tuple[int, ...]]) -> tuple[Array, ...]:
         dims = {**layer.dims_of(ins, self.free), **self.free}
-        memory = target if self._direct(name, target, ins) else np.empty(shape, target.dtype)
-        flat = memory.reshape(tuple(s.evaluate(dims) for s in view.shape))
+        outs = self._given(layer)
+        targets, memory, flat = [], [], {}
+        for (name, view), shape, out in zip(layer.graph.outputs, shapes, outs, strict=True):
+            target = self._target(name, shape, view.dtype, out)
+            place = target if self._direct(name, target, ins) else target.copy("C")
+            flat[name] = place.reshape(tuple(s.evaluate(dims) for s in view.shape))
+            targets.append(target)
+            memory.append(place)
         layer.check(ins, dims)
-        layer.run(ins, {name: flat}, dims, self.scalars)
-        if memory is not target:
-            np.copyto(target, memory)
-        return target if target.ndim else target[()]
+        layer.run(ins, flat, dims, self.scalars)
+        for target, place in zip(targets, memory, strict=True):
+            if place is not target:
+                np.copyto(target, place)
+        return tuple(target if target.ndim else target[()] for target in targets)
+
+    def _given(self, layer: CompiledLayer) -> tuple[Array | None, ...]:
+        """`out` for every output: one array for one, a tuple for several."""
+        names = [name for name, _ in layer.graph.outputs]
+        if self.out is None or len(names) == 1:
+            return (self.out,) * len(names)
+        if not isinstance(self.out, tuple) or len(self.out) != len(names):
+            raise ShapeError(f"{self.op.name} writes {', '.join(names)}: `out` must be a tuple of "
+                             f"{len(names)} arrays")
+        for k, array in enumerate(self.out):
+            if any(np.may_share_memory(array, other) for other in self.out[:k]):
+                raise ShapeError(f"{self.op.name}: two arrays of `out` overlap")
+        return self.out
 
     def _direct(self, name: str, target: Array, ins: dict[str, Array]) -> bool:
         """Whether the kernel may write `target` itself: contiguous, and no input changes under it.
@@ -271,21 +292,21 @@ class Call:
 
         return target.flags.c_contiguous and all(harmless(p, a) for p, a in ins.items())
 
-    def _target(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
+    def _target(self, name: str, shape: tuple[int, ...], dtype: str, out: Array | None) -> Array:
         """`out`, or the in/out argument, or new memory."""
-        if self.out is None and name in self.arrays:
-            self.out = self.arrays[name]
-        if self.out is None:
-            return np.empty(shape, dtype)
-        if not isinstance(self.out, np.ndarray) or self.out.dtype != np.dtype(dtype):
-            kind = getattr(self.out, "dtype", type(self.out).__name__)
+        if out is None and name in self.arrays:
+            out = self.arrays[name]
+        if out is None:  # what no store covers is zero
+            return (np.empty if self.op.operator.covers(name) else np.zeros)(shape, dtype)
+        if not isinstance(out, np.ndarray) or out.dtype != np.dtype(dtype):
+            kind = getattr(out, "dtype", type(out).__name__)
             raise ShapeError(f"{self.op.name}: `out` must be a {dtype} array, got {kind}")
-        if self.out.shape != shape:
-            raise ShapeError(f"{self.op.name}: `out` has shape {self.out.shape}, wanted {shape}")
-        if not self.out.flags.writeable:
-            what = name if self.out is self.arrays.get(name) else "out"
+        if out.shape != shape:
+            raise ShapeError(f"{self.op.name}: `out` has shape {out.shape}, wanted {shape}")
+        if not out.flags.writeable:
+            what = name if out is self.arrays.get(name) else "out"
             raise ShapeError(f"{self.op.name}: `{what}` is read-only")
-        return self.out
+        return out
 
 
 def _axes(op: Operator, param: str) -> tuple[Affine, ...]:
@@ -307,6 +328,8 @@ def _array(op: str, name: str, value: object, operator: Operator) -> Array:
         value = np.asarray(value)
     if name in dict(operator.indexes) and value.dtype.kind in "iu":
         return _narrow(op, name, value, wanted)
+    if {value.dtype.name, wanted} == {"bool", "uint8"}:  # any byte but 0 is true
+        return value.view(np.uint8) if wanted == "uint8" else value != 0
     if not operator.takes(name, value.dtype.name):
         other = f" (or {', '.join(NARROW)})" if wanted in FLOATS else ""
         raise ShapeError(f"{op}: `{name}` has dtype {value.dtype}, wanted {wanted}{other}; "

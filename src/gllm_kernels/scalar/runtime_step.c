@@ -4,7 +4,7 @@
 
 extern void *memcpy(void *to, const void *from, size_t bytes);
 
-enum { RESULT_NONE = 0, RESULT_FLOAT = 1, RESULT_INT = 2 };
+enum { RESULT_NONE = 0, RESULT_FLOAT = 1, RESULT_INT64 = 2, RESULT_INT32 = 3, RESULT_DOUBLE = 4 };
 
 #define INTS                                                                                      \
     int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,     \
@@ -16,7 +16,9 @@ enum { RESULT_NONE = 0, RESULT_FLOAT = 1, RESULT_INT = 2 };
  * caller removes the stack arguments: so one call with all of them calls every signature. */
 typedef void void_fn(INTS, FLOATS);
 typedef float float_fn(INTS, FLOATS);
-typedef int64_t int_fn(INTS, FLOATS);
+typedef double double_fn(INTS, FLOATS);
+typedef int64_t int64_fn(INTS, FLOATS);
+typedef int32_t int32_fn(INTS, FLOATS);
 
 struct call {
     void *code;
@@ -46,8 +48,12 @@ void gk_call_scalar(const int64_t *args, int64_t begin, int64_t end, void *scrat
         f[1], f[2], f[3], f[4], f[5], f[6], f[7]
         if (c->result_kind == RESULT_FLOAT)
             *(float *)result = ((float_fn *)c->code)(ARGUMENTS);
-        else if (c->result_kind == RESULT_INT)
-            *(int64_t *)result = ((int_fn *)c->code)(ARGUMENTS);
+        else if (c->result_kind == RESULT_DOUBLE)
+            *(double *)result = ((double_fn *)c->code)(ARGUMENTS);
+        else if (c->result_kind == RESULT_INT64)
+            *(int64_t *)result = ((int64_fn *)c->code)(ARGUMENTS);
+        else if (c->result_kind == RESULT_INT32)
+            *(int32_t *)result = ((int32_fn *)c->code)(ARGUMENTS);
         else
             ((void_fn *)c->code)(ARGUMENTS);
     }
@@ -146,7 +152,9 @@ static void copy_row(const struct copy *c, int64_t u, int64_t *from, int64_t *to
 }
 
 COPY(gk_copy, uint32_t, uint32_t, as_is)
+COPY(gk_copy_8, uint8_t, uint8_t, as_is)
 COPY(gk_copy_16, uint16_t, uint16_t, as_is)
+COPY(gk_copy_64, uint64_t, uint64_t, )
 COPY(gk_widen_f16, uint16_t, uint32_t, f16_to_f32)
 COPY(gk_widen_bf16, uint16_t, uint32_t, bf16_to_f32)
 COPY(gk_round_f16, uint32_t, uint16_t, f32_to_f16)

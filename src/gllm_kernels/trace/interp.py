@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..dtypes import NARROW
 from ..errors import ShapeError
 from .affine import Affine
-from .ir import INDICES, REDUCERS, Op, OpTrace, TraceOp
-from .spec import free_symbols
+from .ir import INDICES, REDUCERS, TABLE, Op, OpTrace, TraceOp
+from .spec import free_symbols, kind_of
 
 Array = npt.NDArray[Any]
+NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64}
+LITERALS = {Op.CONST: (np.uint32, np.float32), Op.CONST64: (np.uint64, np.float64),
+            Op.INT: (np.int32, np.int32), Op.LONG: (np.int64, np.int64)}
 CHUNK = 1 << 20  # elements of one materialised block of terms of a reduction
 
 
@@ -56,6 +58,18 @@ MEANING: dict[Op, Callable[..., Array]] = {
     Op.WIDEN: lambda a: a.astype(np.float64), Op.NARROW: lambda a: a.astype(np.float32),
     Op.HALF: lambda a: a.astype(np.uint16).view(np.float16).astype(np.float32),
     Op.BFLOAT: lambda a: (a.astype(np.uint16).astype(np.uint32) << 16).view(np.float32),
+    Op.TOHALF: lambda a: a.astype(np.float16).view(np.uint16).astype(np.int32),
+    Op.TOINT: lambda a: _truncated(a, np.int32), Op.TOLONG: lambda a: _truncated(a, np.int64),
+    Op.EXTEND: lambda a: a.astype(np.int64),
+    Op.UNSIGNED: lambda a: a.view(np.uint32).astype(np.int64),
+    Op.LOW: lambda a: a.astype(np.int32),
+    Op.BITS: lambda a: a.view(np.int32), Op.BITS64: lambda a: a.view(np.int64),
+    Op.REAL: lambda a: a.view(np.float32), Op.REAL64: lambda a: a.view(np.float64),
+    Op.BITAND: np.bitwise_and, Op.BITOR: np.bitwise_or, Op.BITXOR: np.bitwise_xor,
+    Op.SHL: lambda a, b: np.left_shift(a, b & (8 * a.itemsize - 1)),
+    Op.SAR: lambda a, b: np.right_shift(a, b & (8 * a.itemsize - 1)),
+    Op.SHR: lambda a, b: np.right_shift(
+        *(x.view(f"u{a.itemsize}") for x in (a, b & (8 * a.itemsize - 1)))).view(a.dtype),
     Op.ADD: np.add, Op.SUB: np.subtract, Op.MUL: np.multiply, Op.DIV: np.divide,
     Op.MAX: lambda a, b: np.where(a > b, a, b),
     Op.MIN: lambda a, b: np.where(a < b, a, b),
@@ -72,7 +86,14 @@ MEANING |= {op: _libm(op.value) for op in (
 # fmt: on
 
 
-def run(trace: OpTrace, arguments: Mapping[str, Any]) -> np.floating | None:
+def _truncated(a: Array, to: type) -> Array:
+    """Towards zero; NaN and what does not fit is the smallest integer (SDM vol. 2, CVTTSS2SI)."""
+    whole, limit = np.trunc(a.astype(np.float64)), 2.0 ** (8 * np.dtype(to).itemsize - 1)
+    good = (whole >= -limit) & (whole < limit)
+    return np.where(good, np.where(good, whole, 0).astype(to), np.iinfo(to).min).astype(to)
+
+
+def run(trace: OpTrace, arguments: Mapping[str, Any]) -> np.number | None:
     """Write every store into its array; return what the function returns."""
     arrays = {name: _flat(name, arguments[name]) for name in trace.names("in", "out", "inout")}
     sizes = {n: int(v) for n, v in arguments.items() if isinstance(v, int | np.integer)}
@@ -132,16 +153,14 @@ class _Frame:
         if node.op is Op.REDUCE:
             return self.fold(node, env, memo, rank)
         if node.op is Op.LOAD:
-            return widened(self.arrays[node.imm[0]][self.index(node.imm[1], env)])
-        if node.op is Op.CONST:
-            return np.array(node.imm, np.uint32).view(np.float32)
-        if node.op is Op.CONST64:
-            return np.array(node.imm, np.uint64).view(np.float64)
+            kind = NUMPY[kind_of(self.trace, node.imm[0])]
+            return self.arrays[node.imm[0]][self.index(node.imm[1], env)].astype(kind)
+        if node.op in LITERALS:
+            return np.array(node.imm, LITERALS[node.op][0]).view(LITERALS[node.op][1])
         if node.op is Op.SCALAR:
             return np.asarray(self.scalars[node.imm])
         if node.op in INDICES:
-            real = np.float32 if node.op is Op.INDEX else np.float64
-            return self.index(node.imm, env).astype(real)
+            return self.index(node.imm, env).astype(NUMPY[TABLE[node.op].result])
         return MEANING[node.op](*(self.value(a, env, memo, rank) for a in node.args))
 
     def fold(self, node: TraceOp, env: dict[str, Any], memo: dict[int, Array], rank: int) -> Array:
@@ -168,11 +187,6 @@ class _Frame:
         values = [self.value(p, env, memo, rank) for p in parts]
         wide = [np.broadcast_to(v, np.broadcast_shapes(v.shape, axis.shape)) for v in values]
         return list(zip(*wide, strict=True))
-
-
-def widened(values: Array) -> Array:
-    """f16 and bf16 as float32, which is exact; anything else as it is."""
-    return values.astype(np.float32) if values.dtype.name in NARROW else values
 
 
 def combine(kind: str, acc: Array, term: tuple[Array, ...]) -> Array:

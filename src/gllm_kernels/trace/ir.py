@@ -49,6 +49,25 @@ class Op(StrEnum):
     BFLOAT = "bfloat"
     CONST64 = "const64"
     INDEX64 = "index64"
+    INT = "int"
+    LONG = "long"
+    INDEXI = "indexi"
+    BITAND = "bitand"
+    BITOR = "bitor"
+    BITXOR = "bitxor"
+    SHL = "shl"
+    SHR = "shr"
+    SAR = "sar"
+    TOINT = "toint"
+    TOLONG = "tolong"
+    EXTEND = "extend"
+    UNSIGNED = "unsigned"
+    LOW = "low"
+    BITS = "bits"
+    BITS64 = "bits64"
+    REAL = "real"
+    REAL64 = "real64"
+    TOHALF = "tohalf"
     POW = "pow"
     ADD = "add"
     SUB = "sub"
@@ -78,8 +97,9 @@ class Op(StrEnum):
 class Row:
     """What every level needs to know of a trace operation; `imm` names the immediate, if any.
 
-    result: f32 | f64 | bool, "same" as the last operand (f32 or f64, all operands alike), or
-    "param": as the argument is declared (f32, f64, or int for an array of integers).
+    result: f32 | f64 | i32 | i64 | bool, "same" as the last operand (all operands alike), or
+    "param": as the argument is declared (f32, f64, i32 or i64). Integers wrap around in 32 or 64
+    bits; elements of 8 and 16 bits are i32, as C promotes them.
     """
 
     arity: int
@@ -115,8 +135,29 @@ TABLE: dict[Op, Row] = {
     Op.POW:    Row(2, "same", "pow({0}, {1})"),
     Op.WIDEN:  Row(1, "f64", "double({0})"),   # of a float (exact) or an integer
     Op.NARROW: Row(1, "f32", "float({0})"),    # the nearest float32 of a double or an integer
-    Op.HALF:   Row(1, "f32", "half({0})"),     # of the bits of an IEEE binary16, an integer
+    Op.HALF:   Row(1, "f32", "half({0})"),     # of the 16 low bits, an IEEE binary16
     Op.BFLOAT: Row(1, "f32", "bfloat({0})"),   # of the upper half of a float32, an integer
+    Op.TOHALF: Row(1, "i32", "tohalf({0})"),   # the bits of the nearest binary16, nearest even
+    Op.INT:    Row(0, "i32", "{imm}", "an int of 32 bits, signed"),
+    Op.LONG:   Row(0, "i64", "{imm}L", "an int of 64 bits, signed"),
+    Op.INDEXI: Row(0, "i32", "int({imm})", "an Affine, as an integer"),
+    # without the fraction; what does not fit, and NaN, is the smallest integer (cvttss2si)
+    Op.TOINT:  Row(1, "i32", "int({0})"),
+    Op.TOLONG: Row(1, "i64", "long({0})"),
+    Op.EXTEND: Row(1, "i64", "long({0})"),     # of an i32
+    Op.UNSIGNED: Row(1, "i64", "unsigned({0})"),  # the same 32 bits, zeros above
+    Op.LOW:    Row(1, "i32", "low({0})"),      # the low 32 bits of an i64
+    Op.BITS:   Row(1, "i32", "bits({0})"),     # of a float32
+    Op.BITS64: Row(1, "i64", "bits({0})"),
+    Op.REAL:   Row(1, "f32", "real({0})"),     # the float32 with these bits
+    Op.REAL64: Row(1, "f64", "real({0})"),
+    Op.BITAND: Row(2, "same", "({0} & {1})"),
+    Op.BITOR:  Row(2, "same", "({0} | {1})"),
+    Op.BITXOR: Row(2, "same", "({0} ^ {1})"),
+    # the count modulo the width, as x86 takes it
+    Op.SHL:    Row(2, "same", "({0} << {1})"),
+    Op.SHR:    Row(2, "same", "({0} >>> {1})"),  # zeros come in
+    Op.SAR:    Row(2, "same", "({0} >> {1})"),   # copies of the sign come in
     Op.CONST64: Row(0, "f64", "{imm}", "the bits of the float64, an int"),
     Op.INDEX64: Row(0, "f64", "double({imm})", "an Affine, converted to float64"),
     Op.ADD:    Row(2, "same", "({0} + {1})"),
@@ -143,9 +184,13 @@ TABLE: dict[Op, Row] = {
 # fmt: on
 
 
-INDICES = (Op.INDEX, Op.INDEX64)
-# type of what is loaded from an array by the type of its elements; every other is an integer. f16
-# and bf16 are how a bound trace says that floats are stored in 16 bits
+INDICES = (Op.INDEX, Op.INDEX64, Op.INDEXI)
+KINDS = ("f32", "f64", "i32", "i64")
+WIDTH = {"f32": 32, "i32": 32, "f64": 64, "i64": 64}
+INTEGERS = ("i32", "i64")
+CONSTANTS = {"f32": Op.CONST, "f64": Op.CONST64, "i32": Op.INT, "i64": Op.LONG}
+# type of what is loaded from an array of reals by the type of its elements. f16 and bf16 are how a
+# bound trace says that floats are stored in 16 bits
 REALS = {"float": "f32", "double": "f64", "f16": "f32", "bf16": "f32"}
 
 
@@ -250,6 +295,11 @@ def float_bits(value: float) -> int:
         return struct.unpack("<I", struct.pack("<f", value))[0]
     except OverflowError:
         return 0x7F800000 if value > 0 else 0xFF800000
+
+
+def double_bits(value: float) -> int:
+    """The bits of a float64, as an unsigned integer."""
+    return struct.unpack("<Q", struct.pack("<d", value))[0]
 
 
 def bits_double(bits: int) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from .ir import Op, OpTrace, Store, TraceOp, reachable
-from .spec import free_symbols
+from .spec import free_symbols, types
 
 
 class ComputePattern(StrEnum):
@@ -57,13 +57,18 @@ def _store_pattern(trace: OpTrace, store: Store, free: list[frozenset[str]]) -> 
     return ComputePattern.NORM_LIKE if shared else ComputePattern.REDUCTION
 
 
+def _is_float(trace: OpTrace, reduce: TraceOp) -> bool:
+    """The micro-kernels of products multiply f32."""
+    return types(trace)[reduce.args[1]] == "f32"
+
+
 def _product_pattern(
     trace: OpTrace, reduce: TraceOp, binders: set[str], free: list[frozenset[str]]
 ) -> ComputePattern:
     """gemm or gemv when the reduce sums products of two loads, else reduction."""
     kind, binder, _ = reduce.imm
     term = trace.body[reduce.args[1]]
-    if kind not in ("sum", "fma") or term.op is not Op.MUL:
+    if kind not in ("sum", "fma") or term.op is not Op.MUL or not _is_float(trace, reduce):
         return ComputePattern.REDUCTION
     left, right = (free[a] & binders for a in term.args)
     if not all(binder in free[a] for a in term.args):

@@ -87,7 +87,7 @@ def _reduce_form(node: TraceOp, args: list[str]) -> str:
 
 
 def _is_plain_start(kind: str, init: str) -> bool:
-    return kind in ("sum", "fma") and init == "0.0"
+    return kind in ("sum", "fma") and init in ("0.0", "0", "0L")
 
 
 def _immediate(node: TraceOp) -> str:

@@ -114,8 +114,11 @@ def prune(trace: OpTrace) -> OpTrace:
 
 # ---- one form for equal traces, whatever order a compiler chose
 
-COMMUTATIVE = frozenset({Op.ADD, Op.MUL, Op.FMA, Op.EQ, Op.UNORD, Op.AND, Op.OR})
-RANK = {Op.CONST: 0, Op.CONST64: 0, Op.SCALAR: 1, Op.INDEX: 2, Op.INDEX64: 2, Op.LOAD: 4}  # operations between them
+COMMUTATIVE = frozenset({Op.ADD, Op.MUL, Op.FMA, Op.EQ, Op.UNORD, Op.AND, Op.OR, Op.BITAND,
+                         Op.BITOR, Op.BITXOR})
+# operations stand between them
+RANK = {Op.CONST: 0, Op.CONST64: 0, Op.INT: 0, Op.LONG: 0, Op.SCALAR: 1, Op.INDEX: 2,
+        Op.INDEX64: 2, Op.INDEXI: 2, Op.LOAD: 4}
 
 
 def canonical(trace: OpTrace) -> OpTrace:

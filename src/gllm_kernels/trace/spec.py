@@ -7,20 +7,29 @@ from collections.abc import Iterator
 
 from ..errors import CompileError
 from .affine import Affine
-from .ir import INDICES, REALS, REDUCERS, TABLE, Op, OpTrace, Store, TraceOp
+from ..dtypes import arithmetic
+from .ir import INDICES, INTEGERS, KINDS, REDUCERS, TABLE, Op, OpTrace, Store, TraceOp
 
-# operand types where they are not floats of one width, f32 or f64
+# operand types where they are not numbers of one type
 OPERANDS: dict[Op, tuple[str, ...]] = {
     Op.NOT: ("bool",),
     Op.AND: ("bool", "bool"),
     Op.OR: ("bool", "bool"),
-    Op.SELECT: ("bool", "float", "float"),
+    Op.SELECT: ("bool", "number", "number"),
     Op.WIDEN: ("f32 or int",),
     Op.NARROW: ("f64 or int",),
-    Op.HALF: ("int",),
-    Op.BFLOAT: ("int",),
+    Op.HALF: ("i32",), Op.BFLOAT: ("i32",), Op.TOHALF: ("f32",),
+    Op.TOINT: ("float",), Op.TOLONG: ("float",),
+    Op.EXTEND: ("i32",), Op.UNSIGNED: ("i32",), Op.LOW: ("i64",),
+    Op.BITS: ("f32",), Op.BITS64: ("f64",), Op.REAL: ("i32",), Op.REAL64: ("i64",),
+    **dict.fromkeys((Op.BITAND, Op.BITOR, Op.BITXOR, Op.SHL, Op.SHR, Op.SAR), ("int", "int")),
+    **dict.fromkeys((Op.ADD, Op.SUB, Op.MUL, Op.MAX, Op.MIN, Op.LT, Op.LE, Op.EQ, Op.REDUCE),
+                    ("number", "number")),
+    Op.NEG: ("number",), Op.ABS: ("number",),
 }
-MEMBERS = {"float": ("f32", "f64"), "f32 or int": ("f32", "int"), "f64 or int": ("f64", "int")}
+MEMBERS = {"float": ("f32", "f64"), "int": INTEGERS, "number": KINDS,
+           "f32 or int": ("f32", *INTEGERS), "f64 or int": ("f64", *INTEGERS)}
+ALIKE = ("float", "int", "number")  # operands of these are of one type
 ROLES = ("in", "out", "inout", "dim", "scalar")
 STRIDE = re.compile(r"(.+)\.s\d+")
 
@@ -98,11 +107,19 @@ def _binders(trace: OpTrace) -> Iterator[str]:
         yield f"binder {binder}: is also the name of a param"
 
 
+_latest: tuple[OpTrace | None, list[str]] = None, []
+
+
 def types(trace: OpTrace) -> list[str]:
-    """f32, f64, int or bool for every value."""
-    found: list[str] = []
-    for node in trace.body:
-        found.append(type_of(trace, node, [found[a] for a in node.args if a < len(found)]))
+    """f32, f64, i32, i64 or bool for every value; the latest trace's are kept, as a generator asks
+    for every value anew."""
+    global _latest
+    known, found = _latest
+    if known is not trace:
+        found = []
+        for node in trace.body:
+            found.append(type_of(trace, node, [found[a] for a in node.args if a < len(found)]))
+        _latest = trace, found
     return found
 
 
@@ -118,7 +135,7 @@ def type_of(trace: OpTrace, node: TraceOp, args: list[str]) -> str:
 def kind_of(trace: OpTrace, param: object) -> str:
     """The type of an element of an array, or of a scalar."""
     ctype = next((p.ctype for p in trace.params if p.name == param), "float")
-    return REALS.get(ctype, "int")
+    return arithmetic(ctype)
 
 
 def _shape(
@@ -134,10 +151,10 @@ def _shape(
             yield f"operand {number} is position {arg}, wanted one below {position}"
         elif kinds[arg] not in MEMBERS.get(kind, (kind,)):
             yield f"operand {number} is {kinds[arg]}, wanted {kind}"
-        elif kind == "float":
+        elif kind in ALIKE:
             found.add(kinds[arg])
     if len(found) > 1:
-        yield "operands are f32 and f64, wanted one of them"
+        yield f"operands are {' and '.join(sorted(found))}, wanted one of them"
 
 
 def _immediate(trace: OpTrace, node: TraceOp) -> Iterator[str]:
@@ -169,6 +186,9 @@ IMMEDIATES = {
     Op.CONST: lambda trace, node: isinstance(node.imm, int) and 0 <= node.imm < 1 << 32,
     Op.CONST64: lambda trace, node: isinstance(node.imm, int) and 0 <= node.imm < 1 << 64,
     Op.INDEX64: lambda trace, node: isinstance(node.imm, Affine),
+    Op.INDEXI: lambda trace, node: isinstance(node.imm, Affine),
+    Op.INT: lambda trace, node: isinstance(node.imm, int) and -1 << 31 <= node.imm < 1 << 31,
+    Op.LONG: lambda trace, node: isinstance(node.imm, int) and -1 << 63 <= node.imm < 1 << 63,
     Op.SCALAR: lambda trace, node: node.imm in trace.names("scalar"),
     Op.INDEX: lambda trace, node: isinstance(node.imm, Affine),
     Op.LOAD: _is_load,
@@ -187,7 +207,7 @@ def _store(
     if not 0 <= store.value < len(trace.body):
         yield f"value is position {store.value}, wanted one below {len(trace.body)}"
         return
-    wanted = ("f32", "f64") if store.param == "return" else (kind_of(trace, store.param),)
+    wanted = KINDS if store.param == "return" else (kind_of(trace, store.param),)
     if kinds[store.value] not in wanted:
         yield f"value is {kinds[store.value]}, wanted {' or '.join(wanted)}"
     binders = [b for b, _ in store.domain]

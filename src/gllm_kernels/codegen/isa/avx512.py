@@ -1,4 +1,4 @@
-"""AVX-512 (F, VL and BW): 16 lanes, 32 registers, eight mask registers, embedded broadcast."""
+"""AVX-512 (F, VL, BW and DQ): 16 lanes, 32 registers, eight mask registers, embedded broadcast."""
 
 from __future__ import annotations
 
@@ -33,6 +33,50 @@ def fma(name: str) -> Fma:
 def compare(predicate: int, **options: object) -> Ins:
     return row("EVEX_VCMPPS_KR_K1_ZMM_ZMMM512B32_IMM8_SAE", "d:k 0:z 1:z+", imm=predicate,
                **options)
+
+
+# ---- lanes of 64 bits: no embedded broadcast, a vector constant has 32 bits
+def wide(name: str, form: str = "d:z 0:z 1:z*", **options: object) -> Ins:
+    base, _, suffix = name.partition("!")
+    return row(f"EVEX_{base}_ZMM_K1Z_ZMM_ZMMM512B64{suffix}", form, **options)
+
+
+def wide_one(name: str, **options: object) -> Ins:
+    base, _, suffix = name.partition("!")
+    return row(f"EVEX_{base}_ZMM_K1Z_ZMMM512B64{suffix}", "d:z 0:z*", **options)
+
+
+def wide_fma(name: str) -> Fma:
+    return Fma(*(wide(f"{name}{order}PD!_ER", kind="fma") for order in ("132", "213", "231")))
+
+
+def wide_compare(predicate: int, **options: object) -> Ins:
+    return row("EVEX_VCMPPD_KR_K1_ZMM_ZMMM512B64_IMM8_SAE", "d:k 0:z 1:z*", imm=predicate, **options)
+
+
+def whole(name: str, form: str, **options: object) -> Ins:
+    """A comparison of integers; "greater" with its operands exchanged is "less"."""
+    return row(f"EVEX_VPCMP{name}", form, **options)
+
+
+def elements(suffix: str, size: int, extend: str, pack: str) -> dict[K, object]:
+    """Accesses of integers of 8 or 16 bits: masked conversions suppress faults as well."""
+    part, letter = ("XMMM128", "x") if size == 1 else ("YMMM256", "y")
+    read, write = f"EVEX_{extend}_ZMM_K1Z_{part}", f"EVEX_{pack}_{part}_K1Z_ZMM"
+    fill = ("EVEX_VPBROADCASTB_XMM_K1Z_XMMM8", "EVEX_VPBROADCASTW_YMM_K1Z_XMMM16")[size - 1]
+    first = row(f"EVEX_VPEXTR{'BW'[size - 1]}_R32M{8 * size}_XMM_IMM8", "m 0:x", imm=0,
+                kind="store")
+    return {
+        K(f"load.{suffix}"): row(read, "d:z m", kind="load"),
+        K(f"loadm.{suffix}"): row(read, "d:z m {0z}", kind="load"),
+        K(f"bcast.{suffix}"): (Step("x", row(fill, f"d:{letter} m", kind="load")),
+                               Step("d", row(read, f"d:z 0:{letter}"), ("x",))),
+        K(f"store.{suffix}"): row(write, "m 0:z", kind="store"),
+        K(f"storem.{suffix}"): row(write, "m 1:z {0}", kind="store"),
+        K(f"store1.{suffix}"): first,
+        K(f"pack.{suffix}"): row(write, f"d:{letter} 0:z"),
+        K(f"unpack.{suffix}"): row(read, f"d:z 0:{letter}"),
+    }
 
 
 ADD, MAX, MIN = two("VADDPS!_ER", swap=True), two("VMAXPS!_SAE"), two("VMINPS!_SAE")
@@ -125,11 +169,77 @@ ROWS = SHARED | {
     K.UNPACKLO64: row("EVEX_VUNPCKLPD_ZMM_K1Z_ZMM_ZMMM512B64", "d:z 0:z 1:z*"),
     K.UNPACKHI64: row("EVEX_VUNPCKHPD_ZMM_K1Z_ZMM_ZMMM512B64", "d:z 0:z 1:z*"),
     K.SHUF128: SHUF,
+    K.VPERM:   two("VPERMPS", "d:z 1:z 0:z+"),
+    K.VIMUL:   two("VPMULLD", swap=True),
+    K.VIMAX:   two("VPMAXSD", swap=True),
+    K.VIMIN:   two("VPMINSD", swap=True),
+    K.VIABS:   one("VPABSD"),
+    K.VSHLV:   two("VPSLLVD"),
+    K.VSHRV:   two("VPSRLVD"),
+    K.VSARV:   two("VPSRAVD"),
+    K.VF2IT:   one("VCVTTPS2DQ!_SAE"),
+    K.VILT:    whole("GTD_KR_K1_ZMM_ZMMM512B32", "d:k 1:z 0:z+"),
+    K.VIEQ:    whole("EQD_KR_K1_ZMM_ZMMM512B32", "d:k 0:z 1:z+", swap=True),
+    K.VHALF:   (Step("x", row(NARROW, "d:y 0:z"), ("a",)), Step("d", row(HALF, "d:z 0:y"), ("x",))),
+    K.VTOHALF: (Step("x", row("EVEX_VCVTPS2PH_YMMM256_K1Z_ZMM_IMM8_SAE", "d:y 0:z"), ("a",), NEAREST),
+                Step("d", row(WORD, "d:z 0:y"), ("x",))),
+    K.PACK_F16:    row("EVEX_VCVTPS2PH_YMMM256_K1Z_ZMM_IMM8_SAE", "d:y 0:z", imm=NEAREST),
+    K.UNPACK_F16:  row(HALF, "d:z 0:y"),
+    K.PACK_BF16:   (*bf16_bits("a", *ROUNDING), Step("d", row(NARROW, "d:y 0:z"), ("bits",))),
+    K.UNPACK_BF16: (Step("x", row(WORD, "d:z 0:y"), ("a",)), Step("d", WIDEN, ("x",), 16)),
+    **elements("i8", 1, "VPMOVSXBD", "VPMOVDB"), **elements("u8", 1, "VPMOVZXBD", "VPMOVDB"),
+    **elements("i16", 2, "VPMOVSXWD", "VPMOVDW"), **elements("u16", 2, "VPMOVZXWD", "VPMOVDW"),
+    K.LOADM_64:  row("EVEX_VMOVUPD_ZMM_K1Z_ZMMM512", "d:z m {0z}", kind="load"),
+    K.STOREM_64: row("EVEX_VMOVUPD_ZMMM512_K1Z_ZMM", "m 1:z {0}", kind="store"),
+    K.BCAST_64:  row("EVEX_VBROADCASTSD_ZMM_K1Z_XMMM64", "d:z m", kind="load"),
+    K.STORE1_64: row("EVEX_VMOVSD_M64_K1_XMM", "m 0:x", kind="store"),
+    K.DADD:    wide("VADDPD!_ER", swap=True),
+    K.DSUB:    wide("VSUBPD!_ER"),
+    K.DMUL:    wide("VMULPD!_ER", swap=True),
+    K.DDIV:    wide("VDIVPD!_ER"),
+    K.DMAX:    wide("VMAXPD!_SAE"),
+    K.DMIN:    wide("VMINPD!_SAE"),
+    K.DSQRT:   wide_one("VSQRTPD!_ER"),
+    K.DFMA:    wide_fma("VFMADD"),
+    K.DROUND:  wide_one("VRNDSCALEPD!_IMM8_SAE", encode=rounding),
+    K.DLT:     wide_compare(17),
+    K.DLE:     wide_compare(18),
+    K.DEQ:     wide_compare(0, swap=True),
+    K.DUNORD:  wide_compare(3, swap=True),
+    K.LADD:    wide("VPADDQ", swap=True),
+    K.LSUB:    wide("VPSUBQ"),
+    K.LMUL:    wide("VPMULLQ", swap=True),
+    K.LMULS:   wide("VPMULDQ", swap=True),
+    K.LMULU:   wide("VPMULUDQ", swap=True),
+    K.LSHL:    wide_one("VPSLLQ!_IMM8"),
+    K.LSHR:    wide_one("VPSRLQ!_IMM8"),
+    K.LSAR:    wide_one("VPSRAQ!_IMM8"),
+    K.LSHLV:   wide("VPSLLVQ"),
+    K.LSHRV:   wide("VPSRLVQ"),
+    K.LSARV:   wide("VPSRAVQ"),
+    K.LLT:     whole("GTQ_KR_K1_ZMM_ZMMM512B64", "d:k 1:z 0:z*"),
+    K.LEQ:     whole("EQQ_KR_K1_ZMM_ZMMM512B64", "d:k 0:z 1:z*", swap=True),
+    K.SELECT64: wide("VBLENDMPD", "d:z 2:z 1:z* {0}"),
+    K.UPPER:   row("EVEX_VEXTRACTF64X4_YMMM256_K1Z_ZMM_IMM8", "d:y 0:z", imm=1),
+    K.JOIN:    row("EVEX_VINSERTF64X4_ZMM_K1Z_ZMM_YMMM256_IMM8", "d:z 0:z 1:y", imm=1),
+    K.F2D:     row("EVEX_VCVTPS2PD_ZMM_K1Z_YMMM256B32_SAE", "d:z 0:y"),
+    K.D2F:     row("EVEX_VCVTPD2PS_YMM_K1Z_ZMMM512B64_ER", "d:y 0:z"),
+    K.I2D:     row("EVEX_VCVTDQ2PD_ZMM_K1Z_YMMM256B32_ER", "d:z 0:y"),
+    K.D2I:     row("EVEX_VCVTTPD2DQ_YMM_K1Z_ZMMM512B64_SAE", "d:y 0:z"),
+    K.I2L:     row("EVEX_VPMOVSXDQ_ZMM_K1Z_YMMM256", "d:z 0:y"),
+    K.U2L:     row("EVEX_VPMOVZXDQ_ZMM_K1Z_YMMM256", "d:z 0:y"),
+    K.L2I:     row("EVEX_VPMOVQD_YMMM256_K1Z_ZMM", "d:y 0:z"),
+    K.L2D:     wide_one("VCVTQQ2PD!_ER"),
+    K.L2F:     row("EVEX_VCVTQQ2PS_YMM_K1Z_ZMMM512B64_ER", "d:y 0:z"),
+    K.D2L:     wide_one("VCVTTPD2QQ!_SAE"),
+    K.MLOW:    row("VEX_KMOVW_KR_KM16", "d:k 0:k"),  # 64-bit lanes look at 8 bits
+    K.MHIGH:   row("VEX_KSHIFTRW_KR_KR_IMM8", "d:k 0:k", imm=8),
+    K.MJOIN:   row("VEX_KUNPCKBW_KR_KR_KR", "d:k 1:k 0:k"),
 }
 
 AVX512 = Isa(
     name="avx512", lanes=16, vregs=32, mask_class="k",
-    features=frozenset({"avx512f", "avx512vl", "avx512bw", "avx2", "fma", "bmi2", "f16c"}),
+    features=frozenset({"avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma", "bmi2", "f16c"}),
     rows=ROWS, tables={name: (word,) * 16 for name, word in BF16_WORDS.items()}, legal={K.FIRST: clamp_first},
     move=row("EVEX_VMOVAPS_ZMM_K1Z_ZMMM512", "d:z 0:z*", kind="move"),
     load=LOAD, store=STORE, broadcast=ROWS[K.BCAST],

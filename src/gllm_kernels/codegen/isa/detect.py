@@ -40,6 +40,7 @@ FEATURES: dict[str, tuple[int, int, int, int]] = {
     "avx512f":     (7, 0, 1, 16),
     "avx512dq":    (7, 0, 1, 17),
     "avx512bw":    (7, 0, 1, 30),
+    "avx512dq":    (7, 0, 1, 17),
     "avx512vl":    (7, 0, 1, 31),
     "avx512vbmi":  (7, 0, 2, 1),
     "avx512_vnni": (7, 0, 2, 11),
