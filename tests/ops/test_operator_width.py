@@ -42,7 +42,7 @@ def call(op, n, rng):
     flat = {n: a.reshape(-1).copy() for n, a in arrays.items()}
     with np.errstate(all="ignore"):
         result = interp.run(trace, {**flat, **sizes, **scalars})
-    named = {k: v for k, v in sizes.items() if k in str(op.__signature__)}
+    named = {k: v for k, v in sizes.items() if k in op.__signature__.parameters}
     got = op(*(arrays[p] for p in own.inputs), **scalars, **named)
     want = [np.asarray(result) if o == "return" else flat[o].reshape(arrays[o].shape)
             for o in own.outputs]
