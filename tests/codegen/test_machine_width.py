@@ -62,7 +62,7 @@ def check(got, want, what):
 
 def loops_of(name, isa):
     kernel = generate(widths.trace(name), isa, default_params(isa))
-    return {s.name: [i.op for i in walk(s.body) if isinstance(i, Inst)]
+    return {s.name: [i.op for i in s.body if isinstance(i, Inst)]
             for s in walk(kernel.body) if isinstance(s, Loop)}
 
 
