@@ -252,11 +252,11 @@ class State(Conditions):
             self.r[number] = (old & ~mask) | (value & mask)
         elif value.__class__ is Node and value.kind == "bool" and old == 0:
             self.r[number] = value
-        elif value.__class__ is Part:
-            self.r[number] = Part(value.value, min(width, value.width))
+        elif value.__class__ is Part and value.width < width:
+            self.r[number] = Part(value.value, value.width)
         else:
             if old.__class__ is Part:
-                old = old.above
+                old = old.above if old.width <= width else joined(self.nodes, old, 32)
             self.r[number] = Part(value.value if value.__class__ is Part else value, width, old)
         self.integer_data |= value.__class__ is Node
 
