@@ -83,11 +83,11 @@ void hidden_before(const float *x, float *out, size_t m, size_t n) { EACH(i, m) 
 void hidden_late(const float *x, float *out, size_t m, size_t n) { float late = 0; EACH(i, m) { out[i] = late; float s = x[i * n]; EACH(j, n) s = x[i * n + j] > s ? x[i * n + j] : s; late = s; } }
 
 /* ---- parts of registers, signs and widths */
-// reject: the sign of an unsigned byte
+// accept: the sign of an unsigned byte
 void part_byte_sign(const float *x, const uint8_t *k, float *out, size_t n) { EACH(i, n) out[i] = (int8_t)k[i] > 3 ? x[i] : -x[i]; }
-// reject: the low byte of a word, compared
+// accept: the low byte of a word, compared
 void part_low_byte(const float *x, const int32_t *k, float *out, size_t n) { EACH(i, n) out[i] = (int8_t)k[i] > 3 ? x[i] : (float)k[i]; }
-// reject: a signed byte compared as unsigned
+// accept: a signed byte compared as unsigned
 void part_unsigned(const float *x, const int8_t *k, float *out, size_t n) { EACH(i, n) out[i] = (uint8_t)k[i] > 200 ? x[i] : -x[i]; }
 // reject: the low half of a float is cleared
 void part_cleared_half(const float *x, float *out, size_t n) { EACH(i, n) { union { float f; uint16_t h[2]; } t; t.f = x[i]; t.h[0] = 0; out[i] = t.f; } }
@@ -95,9 +95,9 @@ void part_cleared_half(const float *x, float *out, size_t n) { EACH(i, n) { unio
 void part_of_double(const double *x, float *out, size_t n) { EACH(i, n) { union { double d; float f[2]; } t; t.d = x[i]; out[i] = t.f[0]; } }
 // reject: a 16-bit product
 void part_product(const float *x, float *out, uint32_t n) { EACH(i, n) out[i] = x[i] * (float)(uint16_t)(n * 257u); }
-// reject: a shifted byte
+// accept: a shifted byte
 void part_shifted(const float *x, const uint8_t *k, float *out, size_t n) { EACH(i, n) out[i] = x[i] * (float)(uint8_t)(k[i] << 1); }
-// reject: a sum of bytes in a byte
+// accept: a sum of bytes in a byte
 void part_sum(const uint8_t *x, const uint8_t *y, float *out, size_t n) { EACH(i, n) out[i] = (float)(uint8_t)(x[i] + y[i]); }
 // reject: a counter of 24 bits
 void part_counter(const float *x, float *out, size_t n) { struct { unsigned c : 24; } t = {0}; EACH(i, n) { out[i] = x[t.c]; t.c++; } }
@@ -132,7 +132,7 @@ void part_int(const float *x, float *out, int m, uint32_t n) { for (int i = 0; i
 void float_order(const float *x, const float *y, float *out, size_t n) { EACH(i, n) out[i] = i & 1 ? (x[i] > y[i] ? x[i] : y[i]) : (y[i] > x[i] ? y[i] : x[i]); }
 // reject: the maximum of a row prefers NaN in the first half only
 float float_nan(const float *x, size_t n) { float s = -INFINITY; size_t i = 0; for (; i < n / 2; i++) s = x[i] > s ? x[i] : s; for (; i < n; i++) s = s > x[i] ? s : x[i]; return s; }
-// reject: a float to an integer and back
+// accept: a float to an integer and back
 void float_truncated(const float *x, float *out, size_t n) { EACH(i, n) out[i] = (float)(int8_t)x[i]; }
 // reject: an index through a float that loses bits from 2^24 on
 void float_index(const float *x, float *out, size_t n) { EACH(i, n) out[i] = x[(size_t)(float)i]; }

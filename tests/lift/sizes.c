@@ -49,7 +49,7 @@ void antidiagonal(const float *x, float *out, size_t m, size_t n) { EACH(i, m) E
 void one_position(const float *x, float *out, size_t m, size_t n) { EACH(i, m) EACH(j, n) { size_t t = i * n + j; out[t] = t == 555 ? 0.0f : x[t]; } }
 // reject: the pointer skips one element, 110 before the end
 void one_skipped(const float *x, float *out, size_t n) { const float *p = x; size_t c = 0; EACH(i, n) { out[i] = *p++; if (++c == n - 110) p++; } }
-// reject: data compared with the counter
+// accept: data compared with the counter
 void equal_counter(const int32_t *x, float *out, size_t n) { EACH(i, n) out[i] = x[i] == (int)i ? 1.0f : 0.0f; }
 // either: the counter compared in floats is in the formula
 void float_counter_threshold(const float *x, float *out, int n) { EACH(i, (size_t)n) out[i] = (float)(int)i > 400.0f ? 0.0f : x[i]; }
@@ -175,7 +175,7 @@ void counter_quotient(const float *x, float *out, int n) { for (int i = 0; i < n
 void size_quotient(const float *x, float *out, int n) { for (int i = 0; i < n; i++) out[i] = x[i] + (float)(n >> 9); }
 // reject: signs by parity
 void counter_parity(const float *x, float *out, int n) { for (int i = 0; i < n; i++) out[i] = x[i] * (float)(1 - 2 * (i & 1)); }
-// reject: powers of two
+// either: powers of two
 void counter_power(const float *x, float *out, size_t n) { EACH(i, n) out[i] = x[i] * (float)(1u << (i & 31)); }
 // reject: a product that wraps around in 32 bits
 void counter_wraps(const float *x, float *out, uint32_t n) { for (uint32_t i = 0; i < n; i++) out[i] = x[i] + (float)(int64_t)(uint32_t)(i * 90000u); }

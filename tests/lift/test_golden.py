@@ -18,11 +18,11 @@ GOLDEN = Path(__file__).with_name("golden_errors.txt")
 FUNCTIONS = (
     "element_first element_skipped element_half element_triangle index_mask "
     "index_square index_table index_gather index_scatter state_prefix_sum state_swap state_global "
-    "sum_compensated sum_until_negative data_argmax data_store data_bits data_from_counter "
-    "address_aligned address_overlap address_const call_pointer count_positive quantised "
+    "sum_compensated sum_until_negative data_argmax data_store data_from_counter "
+    "address_aligned address_overlap address_const call_pointer "
     "other_tail recursive part_cleared size_low_byte size_wraps size_logarithm element_row "
     "index_clamped index_weights state_in_place sum_causal index_from_float corner_apart corner_square "
-    "length_eight length_ratio length_polynomial hidden_distance part_byte_sign float_table_plain "
+    "length_eight length_ratio length_polynomial hidden_distance float_table_plain "
     "memory_local memory_frame memory_unset memory_says mean_of_three"
 ).split()
 
