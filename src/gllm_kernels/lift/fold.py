@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise, product
+from itertools import combinations, count, pairwise, product
 from math import prod
 
 from ..trace.affine import Affine
@@ -28,6 +28,7 @@ from .nodes import Node
 from .signature import Signature
 
 MOST_STREAMS = 8
+MOST_STEPS = 40_000  # of all walks over formulas of one function
 
 
 class NoFit(Exception):
@@ -72,10 +73,11 @@ def templates(lifted: Lifted, signature: Signature, sizes: dict[str, int]) -> It
     if not outputs and lifted.result is None:
         raise Refusal("the function writes nothing", "a store to an array or a float result")
     layouts = [_layouts(p, rows, names, sizes) for p, rows in outputs.items()]
-    last: NoFit | None = None
+    last, left = None, count(MOST_STEPS, -1)
     for choice in product(*layouts):
         try:
-            yield _Builder(names, sizes, lifted.conditions.refusals).trace(signature, list(outputs), choice, lifted.result)
+            builder = _Builder(names, sizes, lifted.conditions.refusals, left)
+            yield builder.trace(signature, list(outputs), choice, lifted.result)
         except NoFit as failure:
             last = failure
     if last is not None:
@@ -156,9 +158,10 @@ class _Builder:
     """Builds one trace for one way to see the outputs."""
 
     def __init__(
-        self, names: dict[int, str], sizes: dict[str, int], refusals: dict[int, Refusal]
-    ) -> None:
-        self.names, self.sizes, self.refusals = names, sizes, refusals
+        self, names: dict[int, str], sizes: dict[str, int], refusals: dict[int, Refusal],
+        left: Iterator[int],
+    ) -> None:  # fmt: skip
+        self.names, self.sizes, self.refusals, self.left = names, sizes, refusals, left
         self.raw = BodyBuilder()  # formulas with chains still unrolled
         self.body = BodyBuilder()
         self.folded: dict[int, int] = {}
@@ -345,6 +348,12 @@ class _Generaliser:
 
     def combine(self, nodes: tuple[Node, ...]) -> int:
         first, raw = nodes[0], self.builder.raw
+        if next(self.builder.left) < 0:
+            raise Refusal(
+                f"more than {MOST_STEPS} operations to compare between elements",
+                "sums, products, maxima and minima over dimensions",
+                "carry no value from element to element other than those",
+            )
         if any(n.op is not first.op for n in nodes):
             raise NoFit("operations differ between elements")
         if first.op is Op.LOAD:

@@ -94,13 +94,13 @@ def build_of(seed: int) -> str:
 
 def compiled(seeds: list[int], build: str, folder: Path) -> Path:
     """One library with the functions of all seeds."""
-    return linked("".join(program(s).text for s in seeds), build, folder)
+    return linked(HEADER + "".join(program(s).text for s in seeds), build, folder)
 
 
 def linked(text: str, build: str, folder: Path) -> Path:
     library = folder / "batch.so"
     command = [*build.split(), "-w", "-fPIC", "-shared", "-x", "c", "-", "-o", str(library), "-lm"]
-    done = subprocess.run(command, input=HEADER + text, text=True, capture_output=True)
+    done = subprocess.run(command, input=text, text=True, capture_output=True)
     if done.returncode:
         raise RuntimeError(f"{build}: {done.stderr}\n{text}")
     return library

@@ -95,7 +95,7 @@ class Writer:
 def program(seed: int) -> Program:
     rng = Random(seed)
     w = Writer(rng)
-    w.dims = NAMES[rng.choices((1, 2, 3), (0.5, 0.36, 0.14))[0]]
+    w.dims = NAMES[rng.choices((1, 2, 3), (0.55, 0.37, 0.08))[0]]
     w.ctype = rng.choice(DIM_TYPES)
     w.counter = w.ctype if rng.random() < 0.85 else rng.choice(DIM_TYPES)
     w.scalars = ("s", "t")[: rng.choice((0, 1, 1, 2))]
