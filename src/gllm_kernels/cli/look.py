@@ -38,9 +38,10 @@ def plan(options: Namespace) -> int:
 
 
 def disasm(options: Namespace) -> int:
-    from ..debug import disasm
+    from ..debug import disasm, loop_report
 
-    print(disasm(model(options), options.shape))
+    show = loop_report if options.loop else disasm
+    print(show(model(options), options.shape, options.op))
     return 0
 
 

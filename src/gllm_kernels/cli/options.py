@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import NoReturn, TypeAlias
 
 from .. import __version__
-from ..config import describe
+from ..config import ISAS, describe
 from ..errors import GllmError
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # the type has no public name
@@ -54,7 +54,7 @@ def parser() -> Parser:
     )
     main.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = main.add_subparsers(metavar="COMMAND", required=True)
-    adders = (add_run, add_info, add_lift, add_plan, add_disasm)
+    adders = (add_run, add_info, add_lift, add_plan, add_disasm, add_bench)
     for made in (main, *(add(commands) for add in adders)):
         made.add_argument(
             "-v", "--verbose", action="store_true", help="show the traceback of an error"
@@ -143,16 +143,62 @@ def add_plan(commands: Commands) -> Parser:
 
 
 def add_disasm(commands: Commands) -> Parser:
-    summary = "show a model's machine code beside the operations it came from"
-    return add_model(new(commands, "disasm", summary, command("look", "disasm")))
+    summary = "show machine code beside the operations it came from"
+    made = new(commands, "disasm", summary, command("look", "disasm"))
+    add_model(made, operator=True)
+    made.add_argument(
+        "--loop", action="store_true",
+        help="count what a round of every innermost loop executes, and what bounds it",
+    )  # fmt: skip
+    return made
 
 
-def add_model(made: Parser) -> Parser:
+def add_model(made: Parser, operator: bool = False) -> Parser:
     flags, _, _, metavar, meaning = RUN_GROUPS["model"][0]
     either = made.add_mutually_exclusive_group()
     either.add_argument(*flags, metavar=metavar, help=meaning)
     either.add_argument(
         "--shape", choices=("llama-1b", "llama-7b", "llama-8b"), default="",
         help="one layer of this well-known shape instead of a checkpoint",
+    )  # fmt: skip
+    if operator:
+        either.add_argument("--op", metavar="NAME", help="one operator instead: silu, gemm_bt")
+    return made
+
+
+# fmt: off
+BENCH_OPTIONS = (  # flags, type, default, metavar, help
+    ("--shapes", str, "", "LIST", "64x512x512,... gemm: MxNxK, gemv: NxK, ops: ROWSxCOLUMNS"),
+    ("--types", str, "f32", "LIST", "f32,f16,bf16: how operands and results are stored"),
+    ("--threads", int, 1, "N", "of ours and of the peers"),
+    ("--seconds", float, 1.0, "X", "per row, all candidates together"),
+    ("--json", str, None, "FILE", "write everything that was measured"),
+    ("--plot", str, None, "FILE.png", "draw a roofline of the products (needs matplotlib)"),
+)
+# fmt: on
+
+
+def add_bench(commands: Commands) -> Parser:
+    summary = "measure operators against numpy, torch and the machine's own limits"
+    made = new(commands, "bench", summary, command("bench", "bench"))
+    made.add_argument("kind", choices=("gemm", "gemv", "ops", "all"), help="what is measured")
+    for flag, kind, default, metavar, meaning in BENCH_OPTIONS:
+        shown = f" (default: {default})" if default else ""
+        made.add_argument(flag, type=kind, default=default, metavar=metavar, help=meaning + shown)
+    made.add_argument(
+        "--preset", choices=("llama7b", "square", "skinny", "grid"), default="",
+        help="well-known shapes (default: gemm square, gemv llama7b, ops 16x4096)",
+    )  # fmt: skip
+    made.add_argument(
+        "--layout", choices=("nn", "nt"), default="",
+        help="x @ W with W stored k x n, or x @ W.T with W stored n x k (default: gemm nn, gemv nt)",
+    )  # fmt: skip
+    made.add_argument(
+        "--isa", choices=ISAS, default="", help="cap of the instruction set (default: GLLM_ISA)"
+    )
+    made.add_argument("--cold", action="store_true", help="products find their weights in memory")
+    made.add_argument(
+        "--cpu-time", action="store_true",
+        help="count this thread's time only, on a machine that others use too",
     )  # fmt: skip
     return made

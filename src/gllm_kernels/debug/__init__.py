@@ -1,6 +1,7 @@
-"""What a person looks at: plans, machine code, and every stage of one operator."""
+"""What a person looks at: plans, machine code, loops, every stage of one operator, and speed."""
 
-from .model import disasm, plan
+from .loops import loop_table
+from .model import disasm, loop_report, plan
 from .page import pipeline_page
 
-__all__ = ["disasm", "pipeline_page", "plan"]
+__all__ = ["disasm", "loop_report", "loop_table", "pipeline_page", "plan"]

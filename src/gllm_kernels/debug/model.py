@@ -14,7 +14,9 @@ from ..graph.ir import CompilerGraph
 from ..model.config import LlamaConfig, load_config
 from ..model.graph import LlamaGraph
 from ..model.weights import LlamaWeights, assemble, tensor_shapes
+from ..ops.op import Op
 from ..pipeline import compile_graph
+from .loops import loop_table
 
 # name: hidden, ffn, heads, kv heads, vocabulary, context
 # fmt: off
@@ -36,9 +38,21 @@ def plan(path: Path | None = None, shape: str = "") -> str:
     return f"{layer.plan}\n{plan_buffers(layer.plan)}\n{tail}"
 
 
-def disasm(path: Path | None = None, shape: str = "") -> str:
-    """Every distinct kernel of a checkpoint or of one layer of a well-known shape."""
-    return compiled(path, shape).disasm() or f"no kernels: ISA {current_isa_name()}"
+def disasm(path: Path | None = None, shape: str = "", op: str | None = None) -> str:
+    """Every distinct kernel of a checkpoint, of one layer of a well-known shape, or of an
+    operator."""
+    return layer_of(path, shape, op).disasm() or f"no kernels: ISA {current_isa_name()}"
+
+
+def loop_report(path: Path | None = None, shape: str = "", op: str | None = None) -> str:
+    """What a round of every innermost loop of those kernels executes, routines included."""
+    parts = {part: None for kernel in layer_of(path, shape, op).kernels
+             for part in kernel.code.parts}
+    return loop_table(parts) if parts else f"no kernels: ISA {current_isa_name()}"
+
+
+def layer_of(path: Path | None, shape: str, op: str | None) -> CompiledLayer:
+    return compiled(path, shape) if op is None else Op.named(op).layer()
 
 
 def compiled(path: Path | None, shape: str) -> CompiledLayer:

@@ -19,6 +19,7 @@ from ..lift.signature import parse
 from ..scalar.catalog import CATALOG
 from ..scalar.sources import source_of
 from ..trace.pattern import pattern_of
+from .loops import loop_table
 
 PROFILE = DeviceProfile("avx2", 8, 16, 32 << 10, 512 << 10, 16 << 20, 2)
 COMMAND = "python tools/build_docs.py"
@@ -74,7 +75,7 @@ def group_part() -> list[str]:
         *block("3. fusion: groups, and a reason for every edge", str(plan)),
         *block("4. fusion: memory of the temporaries", str(plan_buffers(plan))),
         *block("5. fusion: the group is one trace again", str(group.trace)),
-        *block("6. codegen: its routines and their innermost loops, counted", loops(code)),
+        *block("6. codegen: its routines and their innermost loops, counted and bounded", loop_table(code.parts)),
         *block("7. codegen: the innermost loop of the micro-kernel", hot_loop(code)),
         *block("8. codegen: the epilogue, the only routine that knows the group", epilogue(code)),
     ]
@@ -99,14 +100,6 @@ def derived(name: str) -> str:
     op = operator_named(name)
     shapes = [f"{param}: {' x '.join(map(str, shape))}" for param, shape in op.shapes]
     return "\n".join([f"pattern {pattern_of(op.trace)}", *shapes])
-
-
-def loops(code: Code) -> str:
-    head = (f"{'code':18}{'loop':18}{'instructions':>13}{'fmas':>6}{'loads':>7}{'stores':>8}"
-            f"{'moves':>7}{'spills':>8}")
-    rows = [f"{part.kernel.name:18}{s.name or '-':18}{s.instructions:13}{s.fmas:6}{s.loads:7}"
-            f"{s.stores:8}{s.moves:7}{s.spills:8}" for part in code.parts for s in part.own_loops()]
-    return "\n".join([head, *rows])
 
 
 def epilogue(code: Code) -> str:
