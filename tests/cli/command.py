@@ -16,9 +16,11 @@ REFERENCE = (
 )
 
 
-def start(*arguments: object, compiled: bool = False, **options: object) -> subprocess.Popen:
+def start(*arguments: object, compiled: bool = False, program: bool = False,
+          **options: object) -> subprocess.Popen:  # fmt: skip
+    """`program`: the arguments are Python's own."""
     code = REFERENCE.format(models=str(TESTS / "model"))
-    head = ["-m", "gllm_kernels"] if compiled else ["-c", code]
+    head = [] if program else ["-m", "gllm_kernels"] if compiled else ["-c", code]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | options.pop("env", {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.PIPE}
     return subprocess.Popen(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ..debug.bench import Bench, Case, Row
 
 WRONG = 1
-FIELDS = ("kind", "shapes", "preset", "types", "layout", "threads", "seconds", "cold", "cpu_time")
+FIELDS = ("kind", "shapes", "preset", "types", "layout", "threads", "seconds", "cold", "prepack",
+          "cpu_time")
 # peers read these when they are imported, and that is when numpy is
 LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -197,6 +197,7 @@ def add_bench(commands: Commands) -> Parser:
         "--isa", choices=ISAS, default="", help="cap of the instruction set (default: GLLM_ISA)"
     )
     made.add_argument("--cold", action="store_true", help="products find their weights in memory")
+    made.add_argument("--prepack", action="store_true", help="gemm: W packed once by gk.pack_b")
     made.add_argument(
         "--cpu-time", action="store_true",
         help="count this thread's time only, on a machine that others use too",

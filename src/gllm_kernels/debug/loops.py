@@ -129,8 +129,10 @@ def node_of(piece: Piece, instruction: Instruction, ports: Ports) -> Node:
     kind = class_of(piece, instruction, reads | writes)
     if kind == "load" and not loads:
         kind = "other"  # a prefetch
-    latency = {"fma": ports.latency, "integer": 1, "move": 0}.get(kind, ports.vector)
-    return Node(kind, tuple(loads), frozenset(reads), frozenset(writes), latency)
+    # a plain move is renamed away; exchanges are made of operations that read what they write
+    latency = {"fma": ports.latency, "integer": 1, "move": int(bool(reads & writes))}
+    return Node(kind, tuple(loads), frozenset(reads), frozenset(writes),
+                latency.get(kind, ports.vector))
 
 
 @cache

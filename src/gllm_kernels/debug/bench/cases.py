@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import ConfigError
 
+PREPACKED = "gemm_prepacked"
 KINDS = ("gemm", "gemv", "ops")
 LAYOUTS = {"gemm": "nn", "gemv": "nt", "ops": ""}  # what is meant where none is asked for
 TYPES = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16),
@@ -69,11 +70,14 @@ class Settings:
     threads: int = 1
     seconds: float = 1.0
     cold: bool = False
+    prepack: bool = False
     cpu_time: bool = False
 
     def __post_init__(self) -> None:
         if self.cpu_time and self.threads != 1:
             raise ConfigError("--cpu-time counts one thread; give --threads 1")
+        if self.prepack and self.kind not in ("gemm", "all"):
+            raise ConfigError(f"--prepack is of gemm, not of {self.kind}")
         if self.threads < 1 or not self.seconds > 0:
             raise ConfigError(f"--threads {self.threads}, --seconds {self.seconds}: wanted at "
                               "least one thread and a positive time")
@@ -81,7 +85,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row. `name` is gemm, gemv or an operator's; `flops` 0: not counted; `bytes`: every
+    """One row. `name` is gemm, gemm_prepacked, gemv or an operator's; `flops` 0: not counted; `bytes`: every
     operand once."""
 
     kind: str
@@ -144,7 +148,8 @@ def made(kind: str, type_: str, shape: Shape, settings: Settings) -> list[Case]:
         return [Case(kind, name, type_, "", shape, 0, op.arrays * prod(shape) * size)
                 for name, op in OPERATORS.items()]
     m, n, k = mnk(shape)
-    return [Case(kind, kind, type_, layout, shape, 2 * m * n * k, size * (m * k + k * n + m * n))]
+    name = PREPACKED if settings.prepack and kind == "gemm" else kind
+    return [Case(kind, name, type_, layout, shape, 2 * m * n * k, size * (m * k + k * n + m * n))]
 
 
 def mnk(shape: Shape) -> tuple[int, int, int]:

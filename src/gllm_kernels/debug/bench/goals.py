@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .cases import GRID, Case, Shape, cubes, mnk
+from .cases import GRID, PREPACKED, Case, Shape, cubes, mnk
 
 LARGE = frozenset(cubes(1024, 2048, 4096))
 
@@ -39,6 +39,10 @@ GOALS = (
     Goal("gemm", "f32 bf16", "nt", "", True, rows(4), "read", 0.75),
     Goal("gemm", "f32 bf16", "nt", "", True, rows(16), "peak", 0.78),
     Goal("gemm", "f32 bf16", "nt", "", True, rows(64), "peak", 0.88),
+    Goal(PREPACKED, "f32", "nn", "avx512", False, LARGE, "peak", 0.96),
+    Goal(PREPACKED, "f32 bf16", "nt", "", True, rows(4), "read", 0.80),
+    Goal(PREPACKED, "f32 bf16", "nt", "", True, rows(16), "peak", 0.85),
+    Goal(PREPACKED, "f32 bf16", "nt", "", True, rows(64), "peak", 0.94),
     *(Goal(name, "f32", "", "", False, IN_CACHE, metric, least)
       for name, rate, times in (("silu", 33, 1.7), ("gelu", 25, 5), ("exp", 45, 4),
                                 ("softmax", 29, 2.3), ("rms_norm", 60, 3))

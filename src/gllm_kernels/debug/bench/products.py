@@ -11,14 +11,15 @@ from collections.abc import Callable
 import numpy as np
 
 from ... import ops
-from .cases import TYPES, Case, mnk
+from .cases import PREPACKED, TYPES, Case, mnk
 from .peers import Array, Candidate, Peers, rotating, tensor
 
 PANEL = 1024  # columns of the reference at a time: float64 is twice as large
 
-Product = Callable[[Array, Array, Array], object]
+Product = Callable[[Array, Array | ops.PackedB, Array], object]
 PUBLIC = {("gemm", "nn"): "gemm", ("gemm", "nt"): "matmul",
-          ("gemv", "nn"): "gemm", ("gemv", "nt"): "gemv"}
+          ("gemv", "nn"): "gemm", ("gemv", "nt"): "gemv",
+          (PREPACKED, "nn"): PREPACKED, (PREPACKED, "nt"): PREPACKED}
 
 
 def product_candidates(case: Case, peers: Peers,
@@ -26,7 +27,7 @@ def product_candidates(case: Case, peers: Peers,
     """Who computes the product, and what is right. `cold` bytes of weights rotate (0: one set)."""
     a, b = operands(case)
     copies = [b, *(b.copy() for _ in range(-(-cold // b.nbytes) - 1))]
-    found = {"ours": candidate(case, a, copies, our_product(case))}
+    found = {"ours": candidate(case, a, our_copies(case, copies), our_product(case))}
     if peers.numpy and case.type == "f32":  # other types have no BLAS behind them
         found["numpy"] = candidate(case, a, copies, numpy_product(case))
     if peers.torch:
@@ -48,7 +49,14 @@ def blank(case: Case) -> Array:
     return np.full((n,) if case.kind == "gemv" else (m, n), np.nan, TYPES[case.type])
 
 
-def candidate(case: Case, a: Array, copies: list[Array], product: Product) -> Candidate:
+def our_copies(case: Case, copies: list[Array]) -> list[Array | ops.PackedB]:
+    """As they are, or packed beforehand."""
+    if case.name != PREPACKED:
+        return copies
+    return [ops.pack_b(b, transposed=case.layout == "nt") for b in copies]
+
+
+def candidate(case: Case, a: Array, copies: list[Array | ops.PackedB], product: Product) -> Candidate:
     c = blank(case)
     return Candidate(rotating([lambda b=b: product(a, b, c) for b in copies]), lambda: c)
 
