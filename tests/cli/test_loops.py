@@ -83,7 +83,8 @@ def test_chains_follow_values_from_round_to_round(isa) -> None:
 
 
 def test_the_table_has_a_row_per_loop_and_the_model() -> None:
-    code = compile_kernel(generate(operator_named("gemm_bt").trace, AVX2, default_params(AVX2)), AVX2)
+    trace = operator_named("gemm_bt").trace
+    code = compile_kernel(generate(trace, AVX2, default_params(AVX2)), AVX2)
     lines = loop_table(code.parts).splitlines()
     assert lines[0].startswith("avx2: per cycle 2 multiply-adds")
     assert len(lines) == 3 + sum(len(part.loops) for part in code.parts)

@@ -85,8 +85,8 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row. `name` is gemm, gemm_prepacked, gemv or an operator's; `flops` 0: not counted; `bytes`: every
-    operand once."""
+    """One row. `name` is gemm, gemm_prepacked, gemv or an operator's; `flops` 0: not counted;
+    `bytes`: every operand once."""
 
     kind: str
     name: str

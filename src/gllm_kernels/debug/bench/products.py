@@ -56,7 +56,8 @@ def our_copies(case: Case, copies: list[Array]) -> list[Array | ops.PackedB]:
     return [ops.pack_b(b, transposed=case.layout == "nt") for b in copies]
 
 
-def candidate(case: Case, a: Array, copies: list[Array | ops.PackedB], product: Product) -> Candidate:
+def candidate(case: Case, a: Array, copies: list[Array | ops.PackedB],
+              product: Product) -> Candidate:
     c = blank(case)
     return Candidate(rotating([lambda b=b: product(a, b, c) for b in copies]), lambda: c)
 

@@ -30,8 +30,8 @@ class Table:
             f"{self.bench.isa_name}, {s.threads} thread(s), {weights}{clock}; {host().brand}",
             f"peers: {self.bench.peers}",
             "products in GFLOP/s, operators in GB/s; best of their rounds, all in turn",
-            f"{'':{self.width}}{''.join(cells)}{'x peer':>8}{'peak':>9}{'share':>7}{'read':>7}"
-            f"{'share':>7}  goal",
+            (f"{'':{self.width}}{''.join(cells)}{'x peer':>8}{'peak':>9}{'share':>7}{'read':>7}"
+             f"{'share':>7}  goal"),
         ]
 
     def row(self, row: Row) -> str:
