@@ -174,3 +174,57 @@ void memory_long(const float *x, float *out, size_t n) { EACH(i, n) out[i] = 0.0
 void memory_cut(const float *x, float *out, size_t n) { size_t e = n < 60 ? n : 60; memcpy(out, x, 4 * e); EACH(i, n - e) out[e + i] = -x[e + i]; }
 // reject: a call to an unknown function
 extern int puts(const char *); void memory_says(const float *x, float *out, size_t n) { EACH(i, n) out[i] = x[i]; puts("done"); }
+
+/* ---- written after the rules were finished */
+// reject: what is written meets what is read at 2001
+void meet_read(float *x, float *out, size_t m, size_t n) { EACH(i, m) x[1000 * i + 1] = 0.0f; EACH(j, n) out[j] = x[3 * j]; }
+// reject: two writes meet at 703
+void meet_write(const float *x, float *out, size_t m, size_t n) { EACH(i, m) out[351 * i + 1] = x[i]; EACH(j, n) out[2 * j] = -x[j]; }
+// reject: one loop nest writes an element twice from the 400th column on
+void meet_itself(const float *x, float *out, size_t m, size_t n) { EACH(i, m) EACH(j, n) out[400 * i + j] = x[i * n + j]; }
+// reject: reads what an earlier loop wrote, where that is long enough
+float meet_earlier(const float *x, float *out, size_t m, size_t n) { EACH(i, m) out[i] = x[i]; float s = 0; EACH(j, n) s += out[j + 60]; return s; }
+// reject: rows of 64 that become longer than 64
+void meet_rows(const float *x, float *out, size_t m, size_t n) { EACH(i, m) EACH(j, n) out[64 * i + j] = x[i * n + j]; }
+// reject: a chain of selections makes a cap of 70
+void chosen_cap(const float *x, float *out, size_t n) { size_t big = n > 70; size_t e = big * 70 + (1 - big) * n; EACH(i, e) out[i] = x[i]; }
+// reject: a loop is left early if the other size is three times as large
+void left_early(const float *x, float *out, size_t m, size_t n) { for (size_t i = 0; i < n; i++) { if (m > 3 * n + 10) break; out[i] = x[i]; } }
+// reject: a loop is left early in a later row
+void left_later(const float *x, float *out, size_t m, size_t n) { EACH(i, m) { if (m - i > 90) continue; EACH(j, n) out[i * n + j] = x[i * n + j]; } }
+// reject: two exits that meet between the samples
+void two_exits(const float *x, float *out, size_t n) { for (size_t i = 0; i < n && 3 * i < n + 50; i++) out[i] = x[i]; }
+// reject: an exit by equality that is jumped over
+void jumped_over(const float *x, float *out, size_t n) { for (size_t i = 0; i != n; i += 1) { if (i == 77) i++; out[i] = x[i]; } }
+// reject: the scale is a product that only three sizes reach
+void three_sizes(const float *x, float *out, size_t m, size_t n, size_t k) { float s = m > 6 && n > 7 && k > 8 && m + n + k == 31 ? 2.0f : 1.0f; for (size_t i = 0; i < m * n * k; i++) out[i] = s * x[i]; }
+// reject: differences of squares
+void squares(const float *x, float *out, size_t m, size_t n) { float s = m * m > n * n + 5000 ? 2.0f : 1.0f; SCALED; }
+// reject: the second loop is as long as the first, up to 40
+void second_shorter(const float *x, float *y, float *out, size_t n) { EACH(i, n) y[i] = x[i]; size_t e = n < 40 ? n : 40; EACH(i, e) out[i] = y[i] + 1.0f; }
+// reject: a bit of a size
+void size_bit(const float *x, float *out, size_t n) { float s = n & 64 ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }
+// reject: population count
+void size_count(const float *x, float *out, size_t n) { float s = __builtin_popcountll(n) > 5 ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }
+// reject: leading zeros
+void size_zeros(const float *x, float *out, size_t n) { size_t d = n ? 63 - __builtin_clzll(n) : 0; EACH(i, n) out[i] = x[i + (d > 8)]; }
+// reject: byte order
+void size_swapped(const float *x, float *out, uint32_t n) { float s = __builtin_bswap32(n) & 1 ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }
+// reject: an average that overflows
+void middle(const float *x, float *out, uint32_t n) { uint32_t lo = 0, hi = n; while (hi - lo > 1) { uint32_t mid = (lo + hi) / 2; lo = mid; } EACH(i, n) out[i] = x[i] + (float)lo * 0.0f; }
+// reject: infinity through a counter
+void infinite(const float *x, float *out, size_t n) { float s = 1.0f; EACH(i, n) { s *= 2.0f; out[i] = x[i] + 1.0f / s * 0.0f; } }
+// reject: sum in another order from the hundredth term on
+float reordered(const float *x, size_t n) { float s = 0, t = 0; EACH(i, n) { if (i < 100) s += x[i]; else t += x[i]; } return s + t; }
+// reject: goes backwards in odd rows
+void boustrophedon(const float *x, float *out, size_t m, size_t n) { EACH(i, m) EACH(j, n) out[i * n + j] = x[i * n + (i & 1 ? n - 1 - j : j)]; }
+// reject: mirrored from the middle
+void mirrored(const float *x, float *out, size_t n) { EACH(i, n) out[i] = x[i < n - i ? i : n - i]; }
+// reject: static counter decides
+void every_other_call(const float *x, float *out, size_t n) { static unsigned calls; float s = calls++ & 1 ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }
+// reject: thread-local state
+void thread_state(const float *x, float *out, size_t n) { static _Thread_local float last; EACH(i, n) { out[i] = last; last = x[i]; } }
+// reject: the stack pointer as data
+void stack_bits(const float *x, float *out, size_t n) { volatile char here; float s = (uintptr_t)&here & 4096 ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }
+// reject: variable length array
+void variable_array(const float *x, float *out, size_t n) { float t[n + 1]; EACH(i, n) t[i] = x[i]; EACH(i, n) out[i] = t[n - 1 - i]; }

@@ -94,7 +94,7 @@ static __attribute__((noinline)) float row(const float *x, size_t n) { float s =
 void ok_calls(const float *x, float *out, size_t m, size_t n) { EACH(i, m) out[i] = row(x + i * n, n) * row(x + i * n, n); }
 // accept: a copy
 void ok_copy(const float *x, float *out, size_t n) { EACH(i, n) out[i] = x[i]; }
-// accept: the largest by fmaxf, whose operands compilers exchange
+// either: the largest by fmaxf, whose operands compilers exchange (clang writes out what fmaxf does)
 float largest_by_fmax(const float *x, size_t n) { float m = x[0]; for (size_t i = 1; i < n; i++) m = fmaxf(m, x[i]); return m; }
 // accept: both from one call of sincosf, where a compiler sees that
 void turned(const float *x, const float *a, float *out, size_t n) { EACH(i, n) out[i] = x[i] * cosf(a[i]) - sinf(a[i]); }

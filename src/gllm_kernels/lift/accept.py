@@ -462,13 +462,20 @@ def registers(program: Program, calls: int) -> tuple[int, int]:
 
 
 def lag(trace: OpTrace) -> int:
-    """The largest distance between an element written and one read of the same array, where the
-    dimensions are 2."""
+    """More than the distances between what is written and what is read or written elsewhere in the
+    same array: they meet at small sizes or, where no coefficient is larger, not at all.
+
+    Of one store alone, out[1000*i + 3*j] may write an element twice; a coefficient with a dimension
+    keeps rows apart. Dimensions count as 2.
+    """
     dims = frozenset(trace.names("dim"))
-    distances = [
-        sum(abs(c) << len(m) for c, m in (node.imm[1] - store.index).terms if dims.issuperset(m))
-        for store in trace.stores
-        for node in trace.body
-        if node.op is Op.LOAD and node.imm[0] == store.param
-    ]
-    return max(distances, default=0)
+    distances = [0]
+    for number, store in enumerate(trace.stores):
+        fixed = [abs(c) for c, m in store.index.terms if m and not dims & set(m)]
+        distances.append(sum(fixed) if len(fixed) > 1 else 0)
+        others = [o.index for o in trace.stores[:number] if o.param == store.param]
+        others += [n.imm[1] for n in trace.body if n.op is Op.LOAD and n.imm[0] == store.param]
+        for other in others:
+            terms = (other - store.index).terms
+            distances.append(sum(abs(c) << len(dims & set(m)) for c, m in terms))
+    return max(distances)

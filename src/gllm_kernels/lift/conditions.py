@@ -40,6 +40,10 @@ HOLDS = {
 }  # fmt: skip
 
 
+STACK = 0x7FFF_0000_0000  # the end of the return address on entry
+STACK_BELOW = 1 << 16  # bytes that a function may use
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """An integer that depends on data: what it is, and what to do instead."""
@@ -195,6 +199,8 @@ class Conditions:
     def bitwise(self, name: str, a: v.Int, b: v.Int, width: int) -> v.Int:
         """and, or, xor: exact on constants, without a formula on sizes."""
         x, y = v.value_of(v.add(a, 0)), v.value_of(v.add(b, 0))
+        if name != "and" or not (-256 <= min(x, y) < 0):  # and rsp, -32: still an address
+            self.plain_number(a), self.plain_number(b)
         if a.__class__ is int:
             a, b = b, a
         if b.__class__ is int and (name, v.signed(b, width)) in (
@@ -209,6 +215,11 @@ class Conditions:
         if a.__class__ is int:
             return value
         return self.opaque(f"{self.text(a)} {name} {self.text(b)}", value)
+
+    def plain_number(self, a: v.Int) -> None:
+        """Refuse a place on the stack, whose bits are other ones in every call."""
+        if a.__class__ is int and abs(a - STACK) < STACK_BELOW:
+            raise Refusal("the address of a local variable is used as a number")
 
     def _low_bits(self, name: str, a: v.Int, mask: int, width: int) -> v.Int | None:
         """and, or, xor with a constant that changes or keeps the lowest bits only."""
@@ -237,6 +248,7 @@ class Conditions:
 
     def shifted(self, name: str, a: v.Int, count: int, width: int) -> v.Int:
         """Shifts: left is a product, right is a quotient where it is exact."""
+        self.plain_number(a)
         if name in ("shl", "sal") or count == 0:
             return v.scale(a, 1 << count)
         value = v.value_of(v.add(a, 0))
@@ -386,6 +398,7 @@ class Conditions:
         """(float) of a size, a counter or integer data."""
         index = Op.INDEX if kind == "f32" else Op.INDEX64
         if a.__class__ is int:
+            self.plain_number(a)
             return self.nodes.make(index, (), v.signed(a, width))
         if a.__class__ is Node:
             return self._converted_data(self.as_data(a, width), kind)
@@ -442,6 +455,8 @@ class Conditions:
         self._exact(b, width, at)
         if b.__class__ is int and (cc, b) in EQUALITY:  # unsigned a < 1 is a == 0
             return self._decide(EQUALITY[cc, b], a, at, block, leaves_if)
+        if abs(v.value_of(a) - STACK) >= STACK_BELOW or abs(v.value_of(b) - STACK) >= STACK_BELOW:
+            self.plain_number(a), self.plain_number(b)
         if cc in UNSIGNED:
             a, b = self._unsigned(a, width, at), self._unsigned(b, width, at)
         elif cc in ("s", "ns"):  # the sign of the difference as it is in the register

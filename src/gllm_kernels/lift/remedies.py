@@ -53,6 +53,8 @@ REMEDIES: tuple[tuple[str, str, str], ...] = (
     (r"the address .* whole element", INDEX, SINGLE),
     (r"a (load from|store to) the stack of the caller", "local variables, inside their bounds",
      "check the bounds of local arrays, and the number of arguments in the declaration"),
+    (r"the address of a local variable", "addresses that are loaded from and stored to",
+     "compute with the values, not with where they lie"),
     (r"a load from a global variable", "arguments, local variables and constants",
      "pass the value as an argument, or make the variable `static const`"),
     (r"a store to a global variable", "no state outside the arguments",

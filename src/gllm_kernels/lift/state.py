@@ -11,7 +11,7 @@ from ..dtypes import arithmetic
 from ..trace.ir import INTEGERS, REALS, Op
 from . import data, value as v
 from .calls import Function
-from .conditions import Chosen, Conditions
+from .conditions import STACK, STACK_BELOW, Chosen, Conditions
 from .data import ELEMENTS, Part, joined
 from .elf import Image
 from .error import SCALAR, Refusal
@@ -19,9 +19,7 @@ from .nodes import CONSTANTS, WIDTH, Node, Nodes
 from .operands import NAMES, RSP
 from .signature import Argument, Signature
 
-STACK = 0x7FFF_0000_0000
 RETURN = STACK - 8  # where the return address lies, and rsp on entry
-STACK_BELOW = 1 << 16
 RED_ZONE = 128  # bytes below rsp that a function may use (System V ABI, 3.2.2)
 POINTER_GAP = 40  # buffers are 2^40 bytes apart: no two overlap
 INTEGER_ARGUMENTS = (7, 6, 2, 1, 8, 9)  # rdi rsi rdx rcx r8 r9 (System V ABI, 3.2.3)
@@ -131,6 +129,8 @@ class State(Conditions):
     def as_integer(self, value: object, width: int, data: bool = False) -> object:
         kind = value.__class__
         if kind is int:
+            if width < 64:
+                self.plain_number(value)
             return v.signed(value, width)
         if kind is v.Poly:
             return value
@@ -229,6 +229,7 @@ class State(Conditions):
 
     def write32(self, number: int, value: object) -> None:
         if value.__class__ is int:
+            self.plain_number(value)
             value &= 0xFFFFFFFF
         elif value.__class__ is v.Poly:
             value = v.Low32(value)

@@ -422,6 +422,8 @@ def _imul(i: Instruction) -> Step:
         m.flags = None
         a, b = left(m), right(m)
         data = a.__class__ is DATA or b.__class__ is DATA
+        if not data:
+            m.plain_number(a), m.plain_number(b)
         write(m, m.calculated(Op.MUL, a, b, width) if data else v.mul(a, b))
 
     return step
