@@ -188,7 +188,6 @@ MESSAGES = {
     "float_table_plain": "a table of constants indexed by 4\\*n bytes",
     "memory_local": "a local array indexed by 4\\*i bytes",
     "length_ratio": "the number of rounds of a loop is not a polynomial",
-    "part_byte_sign": r"integer data in \[0, 255\] are read as 8 signed bits",
     "hidden_distance": "603 elements of state or distance: too far to check",
     "corner_square": r"at n = 12: out\[0\] is computed by another formula",
 }
