@@ -235,8 +235,8 @@ def fused(a: Assembler, m: MInst, tie: int) -> None:
     """Choose 132, 213 or 231 by the argument the result replaces (table in `isa.base.Fma`)."""
     dst, srcs, mem = m.defs[0], list(m.srcs), m.mem
     if tie == -1:
-        at = srcs.index(IN_MEMORY) if IN_MEMORY in srcs else 2
-        if mem is not None:  # a fresh load instead of a move
+        at = srcs.index(IN_MEMORY) if IN_MEMORY in srcs and m.ins.f213 is not None else 2
+        if srcs[at] == IN_MEMORY:  # a fresh load instead of a move
             ins = a.isa.broadcast if mem.broadcast or full_of_one(mem) else a.isa.load
             a.put(ins, dst, (), narrow(mem), None)
             mem = None

@@ -3,6 +3,8 @@ but A, and no element of B is moved but to a register.
 
     sums[i][j] = sum[r<k](a[i][r] * b[j][r])       lanes along r, one accumulator for each (i, j)
 
+With `pairs` (both matrices bf16, VDPBF16PS) a lane holds two terms; then the two are added first.
+
 A tile is `wide` rows of B times `tall` rows of A: a step of the k loop loads wide + tall vectors for
 wide*tall FMAs. A is packed [tile][k / lanes][tall][lanes]: as it lies its rows would share one set
 of the 1st-level cache whenever k is a power of two. With more than one tile of rows, k is cut into
@@ -14,12 +16,12 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from ..dtypes import SIZE
 from ..trace.affine import Affine
 from .gemv import BLOCK, MARGIN, dot_pitch
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
-from .pack import LINE, multiples
+from .pack import LINE, Multiples, multiples
+from .pairs import PAIRS, WIDTHS, fetch, lanes_of, multiply, odd_of, part_of
 from .rounds import Values, rounds
 from .transpose import sum_each
 from .work import DOTS, HEAD, WORK, call, finished, routine_builder
@@ -71,14 +73,15 @@ def _start(b: KernelBuilder, isa: Isa, zeros: Value, packed: Value, storage: str
     wide, tall = tile_of(isa)
     with b.loop(0, wide * tall * b.lanes, b.lanes, name="zeros") as loop:
         b.store(zeros, loop.iv, b.const(0.0))
-    m, k, size = b.arg("m"), b.arg("k"), SIZE[storage]
+    m, size, odd = b.arg("m"), WIDTHS[storage], odd_of(b, storage, b.arg("k"))
+    k = lanes_of(b, storage, b.arg("k"))
     with b.loop(0, m, tall, packed, name="pack tiles") as tile:
         rows = [b.arg("a") + b.emit(K.IMIN, tile.iv + t, m - 1) * b.arg("a_line")
                 for t in range(tall)]
         with b.loop(0, k, b.lanes, tile.phis[0], name="pack a") as r:
-            mask = b.emit(K.FIRST, k - r.iv)
+            part = part_of(b, storage, k - r.iv, odd)
             for t, row in enumerate(rows):
-                value = b.load(row, r.iv, size, mask=mask, storage=storage)
+                value = fetch(b, storage, row, (r.iv, size), part=part)
                 b.store(r.phis[0], b.int(0), value, disp=4 * b.lanes * t)
             r.yields(r.phis[0] + 4 * b.lanes * tall)
         tile.yields(r.results[0])
@@ -106,7 +109,7 @@ def _chunks(b: KernelBuilder, isa: Isa, rows: int, storage: str,
             group: tuple[Value, Value, Value], target: Value) -> None:
     wide, tall = tile_of(isa)
     start, line, following = group
-    at, m, k = b.emit(K.SCRATCH), b.arg("m"), b.arg("k")
+    at, m, k = b.emit(K.SCRATCH), b.arg("m"), lanes_of(b, storage, b.arg("k"))
     zeros, kept, _, packed = (at + offset for offset in offsets_of(isa, rows))
     size, deep = wide * tall * isa.vector_bytes, (k + (b.lanes - 1)) & -b.lanes
     single = b.emit(K.IMIN, b.emit(K.IMAX, b.int(tall + 1) - m, b.int(0)), b.int(1))
@@ -118,10 +121,11 @@ def _chunks(b: KernelBuilder, isa: Isa, rows: int, storage: str,
         last = b.emit(K.IMIN, b.emit(K.IMAX, r + chunk - k + 1, b.int(0)), b.int(1))
         call(b, Routine("dot tiles", dot_tiles, (isa, storage)), "dots", DOTS, {
             "tiles": (m + (tall - 1)) / tall, "x": packed + r * (4 * tall),
-            "x_next": deep * (4 * tall), "w": start + r * SIZE[storage], "w_line": line,
+            "x_next": deep * (4 * tall), "w": start + r * WIDTHS[storage], "w_line": line,
             "depth": depth, "source": zeros + (kept - zeros) * begun, "source_next": begun * size,
             "kept": kept, "last": last, "target": target,
-            "ahead": following + r * (SIZE[storage] * wide)})
+            "ahead": following + r * (WIDTHS[storage] * wide),
+            "odd": odd_of(b, storage, b.arg("k")) * last})
 
 
 # -- one tile --------------------------------------------------------------------------------------
@@ -146,13 +150,20 @@ def _tile(b: KernelBuilder, isa: Isa, storage: str, at: tuple[Value, ...]) -> No
     zero, depth = b.int(0), b.arg("depth")
     quads = [b.arg("w") + b.arg("w_line") * q for q in range(0, wide, 4)]
     acc = [b.load(source, zero, disp=isa.vector_bytes * i) for i in range(wide * tall)]
+    offsets = multiples(b, b.arg("w_line"))
 
-    def k_loop(lo: Value, hi: Value, mask: Value | None, name: str, inits: Values) -> Values:
+    def k_loop(lo: Value, hi: Value, part: Value | None, name: str, inits: Values) -> Values:
         with b.loop(lo, hi, b.lanes, *inits, name=f"dot k{name}") as loop:
-            loop.yields(*_step(b, storage, (wide, tall), loop.phis, mask))
+            loop.yields(*_step(b, storage, (wide, tall), loop.phis, offsets, part))
         return loop.results
 
-    found = rounds(b, depth, isa.mask_class != "k", (x, ahead, *quads, *acc), k_loop)
+    inits = (x, ahead, *quads, *acc)
+    if storage == PAIRS:
+        whole = (depth - b.arg("odd")) & -b.lanes  # a vector with half a lane is not whole
+        part = part_of(b, storage, depth - whole, b.arg("odd"))
+        found = rounds(b, depth, True, inits, k_loop, (whole, part))
+    else:
+        found = rounds(b, depth, isa.mask_class != "k", inits, k_loop)
     acc = list(found[-wide * tall:])
     with b.when_less(b.arg("last"), 1):
         for i, value in enumerate(acc):
@@ -161,22 +172,22 @@ def _tile(b: KernelBuilder, isa: Isa, storage: str, at: tuple[Value, ...]) -> No
         _sums(b, (wide, tall), acc, target)
 
 
-def _step(b: KernelBuilder, storage: str, tile: tuple[int, int], phis: tuple[Value, ...],
-          mask: Value | None) -> list[Value]:
+def _step(b: KernelBuilder, storage: str, tile: tuple[int, int], phis: Values, offsets: Multiples,
+          part: Value | None) -> list[Value]:
     """acc[column*tall + row] += x[row] * w[column], one vector of each. The next group of columns is
     prefetched as one linear stretch: the hardware follows few streams, and not across a page."""
     wide, tall = tile
     quads = -(-wide // 4)
     x, ahead, lines, acc = phis[0], phis[1], phis[2:2 + quads], phis[2 + quads:]
-    zero, size, offsets = b.int(0), SIZE[storage] * b.lanes, multiples(b, b.arg("w_line"))
+    zero, size = b.int(0), WIDTHS[storage] * b.lanes
     for disp in range(0, wide * size, LINE):
         b.emit(K.PREFETCH, ahead, zero, imm=Mem(1, disp, level=1))
-    right = [b.load(lines[c // 4], *offsets[c % 4], mask=mask, storage=storage) for c in range(wide)]
+    right = [fetch(b, storage, lines[c // 4], offsets[c % 4], part=part) for c in range(wide)]
     new = list(acc)
     for t in range(tall):
         left = b.load(x, zero, disp=4 * b.lanes * t)
         for c in range(wide):
-            new[c * tall + t] = b.emit(K.VFMA, left, right[c], acc[c * tall + t])
+            new[c * tall + t] = multiply(b, storage, left, right[c], acc[c * tall + t])
     return [x + 4 * b.lanes * tall, ahead + wide * size, *(line + size for line in lines), *new]
 
 

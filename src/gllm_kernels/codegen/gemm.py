@@ -28,6 +28,7 @@ from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
 from .pack import packing_of
 from .packed import layout_of, packed, packed_routine
+from .pairs import PAIRS
 from .rewrite import contract
 from .site import Site, epilogue, sites
 from .sweep import offsets_of, swept, swept_routine
@@ -43,9 +44,11 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
     product = contraction_of(contract(trace))
     build = begin(product.trace, isa)
     with sites(build, product, isa) as site:
-        _fill(site, params)
+        _fill(site)
         for below, above, driver in drivers(product, isa, params):
             with _between(site, below, above):
+                if driver.make in (packed, swept):
+                    _fill_packing(site, params, driver.make is packed and _paired(product, params))
                 build.call(build.code(driver), block(build, "work"), site.lo, site.hi)
     return build.build(product.units, GRAIN, "column of the product, batch by batch",
                        scratch_bytes(product, isa, params))
@@ -57,14 +60,16 @@ def drivers(product: Contraction, isa: Isa,
     if params.prepacked:
         return [(0, None, packed_routine(isa, params))]
     stored, found = _stored(product), []
+    pairs = PAIRS if _paired(product, params) else "float"
     if product.a.along and params.few:
         found.append((0, 1, stream_routine(isa, product.b.along, stored)))
     low = len(found)
     if not product.b.along and params.swept > low:
         found.append((low, params.swept, swept_routine(isa, params, stored[1])))
-    elif product.a.along and params.few > low:
-        found.append((low, params.few, dots_routine(isa, params.few, stored)))
-    found.append((found[-1][1] if found else 0, None, packed_routine(isa, params)))
+    if product.b.along and product.a.along and params.few > low:
+        how = (pairs, pairs) if pairs == PAIRS else stored
+        found.append((low, params.few, dots_routine(isa, params.few, how)))
+    found.append((found[-1][1] if found else 0, None, packed_routine(isa, params, pairs)))
     m = product.m.constant
     return [f for f in found if m is None or f[0] < m and (f[1] is None or m <= f[1])]
 
@@ -98,14 +103,27 @@ def _stored(product: Contraction) -> tuple[str, str]:
     return a, b
 
 
-def _fill(site: Site, params: TuningParams) -> None:
-    """The work of this batch, and the batch for the epilogue."""
-    b, p, product = site.build, params, site.product
-    values = {name: site.start(factor) for name, factor in (("a", product.a), ("b", product.b))}
-    for name, factor, width in (("a", product.a, p.mr), ("b", product.b, p.nr)):
-        values |= {f"{name}_line": site.line(factor), f"{name}_depth": site.depth(factor)}
-        how = packing_of(site.isa, site.storage(factor), factor.along, width, name == "b")
+def _paired(product: Contraction, params: TuningParams) -> bool:
+    """Do two terms share a lane?"""
+    return params.pairs and _stored(product) == ("bf16", "bf16")
+
+
+def _fill_packing(site: Site, params: TuningParams, pairs: bool) -> None:
+    """What packs A and B."""
+    b, values = site.build, {}
+    for name, factor, width in (("a", site.product.a, params.mr), ("b", site.product.b, params.nr)):
+        storage = PAIRS if pairs else site.storage(factor)
+        how = packing_of(site.isa, storage, factor.along, width, name == "b")
         values[f"pack_{name}"] = b.code(how.routine)
+    b.fill(block(b, "work"), WORK, values)
+
+
+def _fill(site: Site) -> None:
+    """The work of this batch, and the batch for the epilogue."""
+    b, product = site.build, site.product
+    values = {name: site.start(factor) for name, factor in (("a", product.a), ("b", product.b))}
+    for name, factor in (("a", product.a), ("b", product.b)):
+        values |= {f"{name}_line": site.line(factor), f"{name}_depth": site.depth(factor)}
     values |= {"m": site.m, "k": site.k, "n": integer(b, product.n, {})} | _target(site)
     tile = block(b, "tile")
     routine = Routine(f"epilogue of {product.trace.name}", epilogue, (product, site.isa))

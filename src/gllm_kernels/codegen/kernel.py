@@ -52,6 +52,7 @@ class K(StrEnum):
     # memory
     LOAD = "load"
     LOADM = "loadm"
+    LOADW = "loadw"
     BCAST = "bcast"
     ILOAD32 = "iload32"
     ILOAD = "iload"
@@ -128,6 +129,7 @@ class K(StrEnum):
     VSQRT = "vsqrt"
     VFMA = "vfma"
     VFNMA = "vfnma"
+    VDOT2 = "vdot2"
     VROUND = "vround"
     VSCALEF = "vscalef"
     VAND = "vand"
@@ -251,6 +253,7 @@ TABLE: dict[K, Row] = {
     K.IDIV:     Row((I64, I64), I64, "both non-negative, rounds down"),
     K.LOAD:     Row(_MEM, VEC, "lanes consecutive 32-bit elements, unaligned"),
     K.LOADM:    Row((*_MEM, MASK), VEC, "as load; 0 and no access where the mask is off"),
+    K.LOADW:    Row((*_MEM, I64), VEC, "16-bit words, so many as the count says; 0 and no access behind"),
     K.BCAST:    Row(_MEM, VEC, "one element in all lanes"),
     K.ILOAD32:  Row(_MEM, I64, "one int32, sign-extended"),
     K.ILOAD:    Row(_MEM, I64, "eight bytes"),
@@ -273,6 +276,8 @@ TABLE: dict[K, Row] = {
     K.VSQRT:    Row((VEC,), VEC),
     K.VFMA:     Row((VEC, VEC, VEC), VEC, "a*b + c, rounded once"),
     K.VFNMA:    Row((VEC, VEC, VEC), VEC, "c - a*b, rounded once"),
+    # VDPBF16PS takes denormals for zero, and in which order it rounds is the processor's affair
+    K.VDOT2:    Row((VEC, VEC, VEC), VEC, "lanes are pairs of bf16: c + a.low*b.low + a.high*b.high"),
     K.VROUND:   Row((VEC,), VEC, "nearest integer, ties to even; imm = DOWN, UP, TO_ZERO: that way"),
     # b finite; where a is NaN b may be NaN too. vscalefps and its expansion differ for infinite b.
     K.VSCALEF:  Row((VEC, VEC), VEC, "a * 2**floor(b), denormals and overflow exact"),
@@ -693,7 +698,7 @@ class KernelBuilder:
 
 
 LOADS = frozenset(ops[op] for ops in STORAGE.values() for op in (K.LOAD, K.LOADM, K.BCAST)
-                  ) | {K.ILOAD32, K.ILOAD}
+                  ) | {K.ILOAD32, K.ILOAD, K.LOADW}
 IMPURE = SIDE_EFFECTS | LOADS  # asked for twice, these happen twice
 
 

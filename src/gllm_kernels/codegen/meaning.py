@@ -115,6 +115,21 @@ def packing(storage: str) -> dict[K, Callable]:
     return {K(f"pack.{suffix}"): pack, K(f"unpack.{suffix}"): unpack}
 
 
+def load_words(s: State, i: Inst, base: int, index: int, count: int) -> Array:
+    out = np.zeros(2 * s.kernel.lanes, np.uint16)
+    for word in range(min(count, out.size)):
+        raw = ctypes.string_at(s.span(i, base + 2 * word, index, 2), 2)
+        out[word] = int.from_bytes(raw, "little")
+    return out.view(F32)
+
+
+def dot_pairs(s: State, i: Inst, a: Array, b: Array, c: Array) -> Array:
+    (a_low, a_high), (b_low, b_high) = (
+        ((v.view(U32) << U32(16)).view(F32), (v.view(U32) & U32(0xFFFF0000)).view(F32))
+        for v in (a, b))
+    return fma(a_low, b_low, fma(a_high, b_high, c))
+
+
 def load_integer(s: State, i: Inst, base: int, index: int) -> int:
     return int.from_bytes(ctypes.string_at(s.span(i, base, index, 4), 4), "little", signed=True)
 
@@ -215,7 +230,7 @@ MEANING: dict[K, Callable] = {
     K.IMAX: lambda s, i, a, b: max(a, b),
     K.IDIV: divide,
     **{op: rule for ctype in STORAGE for op, rule in memory(ctype).items()},
-    K.ILOAD32: load_integer,
+    K.ILOAD32: load_integer, K.LOADW: load_words, K.VDOT2: dot_pairs,
     K.PREFETCH: prefetch,
     K.VCONST: lambda s, i: full(s, i.imm),
     K.VLANES: lambda s, i: np.arange(s.kernel.lanes, dtype=I32).view(F32),

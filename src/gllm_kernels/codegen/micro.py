@@ -12,6 +12,7 @@ from __future__ import annotations
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
 from .pack import LINE, multiples
+from .pairs import multiply
 from .tuning import TuningParams
 from .work import MICRO, routine_builder
 from ..trace.affine import Affine
@@ -26,23 +27,24 @@ def height_step(params: TuningParams) -> int:
     return 1 if params.mr <= 8 else 2
 
 
-def micro_routine(isa: Isa, params: TuningParams, height: int) -> Routine:
-    return Routine(f"micro {height}x{params.nr}", micro, (isa, params, height))
+def micro_routine(isa: Isa, params: TuningParams, height: int, storage: str) -> Routine:
+    return Routine(f"micro {height}x{params.nr} {storage}", micro, (isa, params, height, storage))
 
 
-def micro(isa: Isa, params: TuningParams, height: int) -> Kernel:
+def micro(isa: Isa, params: TuningParams, height: int, storage: str = "float") -> Kernel:
     """`tiles` tiles, each `..._next` bytes behind the one before."""
     b = routine_builder(f"micro.{height}x{params.nr}", isa, MICRO)
     moving = ("a", "b", "source", "target", "coming")
     inits = [b.arg(name) for name in moving]
     with b.loop(0, b.arg("tiles"), 1, *inits, name="tiles") as tile:
-        _tile(b, params, height, dict(zip(moving, tile.phis, strict=True)))
+        _tile(b, params, height, dict(zip(moving, tile.phis, strict=True)), storage)
         tile.yields(*(at + b.arg(f"{name}_next")
                       for name, at in zip(moving, tile.phis, strict=True)))
     return b.build(Affine.const(1), 1, "call")
 
 
-def _tile(b: KernelBuilder, params: TuningParams, height: int, at: dict[str, Value]) -> None:
+def _tile(b: KernelBuilder, params: TuningParams, height: int, at: dict[str, Value],
+          storage: str) -> None:
     """height*nr/lanes accumulators; a term is nr/lanes loads, `height` broadcasts and an FMA for
     each accumulator."""
     vectors, terms, nr = params.nr // b.lanes, params.terms, params.nr
@@ -57,7 +59,7 @@ def _tile(b: KernelBuilder, params: TuningParams, height: int, at: dict[str, Val
     with b.loop(at["a"], end, 4 * height * terms, at["b"], *sums, name="k") as loop:
         line, *acc = loop.phis
         for term in range(terms):
-            acc = _term(b, (loop.iv, 4 * height * term), (line, 4 * nr * term), acc, vectors)
+            acc = _term(b, params, (loop.iv, line), term, acc, storage)
         loop.yields(line + 4 * nr * terms, *acc)
     results = iter(loop.results[1:])
     for base, (index, scale) in _rows(b, at["target"], "target_pitch", height):
@@ -76,13 +78,14 @@ def _rows(b: KernelBuilder, base: Value, pitch: str,
     return rows
 
 
-def _term(b: KernelBuilder, a: tuple[Value, int], line: tuple[Value, int], acc: list[Value],
-          vectors: int) -> list[Value]:
-    """acc[row, column] += a[row] * b[column]; both are base and displacement."""
-    zero, out = b.int(0), []
-    right = [b.load(line[0], zero, disp=line[1] + 4 * b.lanes * v) for v in range(vectors)]
-    for row in range(len(acc) // vectors):
-        left = b.broadcast(a[0], zero, disp=a[1] + 4 * row)
-        out += [b.emit(K.VFMA, left, value, acc[row * vectors + v])
+def _term(b: KernelBuilder, params: TuningParams, at: tuple[Value, Value], term: int,
+          acc: list[Value], storage: str) -> list[Value]:
+    """acc[row, column] += a[row] * b[column] for one of the terms behind `at`."""
+    vectors, out = params.nr // b.lanes, []
+    zero, height = b.int(0), len(acc) // vectors
+    right = [b.load(at[1], zero, disp=4 * (params.nr * term + b.lanes * v)) for v in range(vectors)]
+    for row in range(height):
+        left = b.broadcast(at[0], zero, disp=4 * (height * term + row))
+        out += [multiply(b, storage, left, value, acc[row * vectors + v])
                 for v, value in enumerate(right)]
     return out

@@ -16,6 +16,7 @@ from ..dtypes import SIZE
 from ..trace.affine import Affine
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
+from .pairs import PAIRS, WIDTHS, fetch, part_of
 from .transpose import transpose
 from .work import PACK, routine_builder
 
@@ -38,6 +39,11 @@ class Packing:
     across: bool
     vectors: int
     exact: bool
+
+    @property
+    def terms(self) -> str:
+        """How one term lies in memory."""
+        return "bf16" if self.storage == PAIRS else self.storage
 
     @property
     def routine(self) -> Routine:
@@ -92,21 +98,26 @@ def pack_rows(b: KernelBuilder, how: Packing) -> None:
     prefetched, because the hardware starts anew at every page.
     """
     depth, stride, lines, width = (b.arg(s) for s in ("depth", "depth_step", "lines", "width"))
-    size, step = SIZE[how.storage], pitch(depth, width, b.lanes)
+    size, step = SIZE[how.terms], pitch(depth, width, b.lanes)
     panels = lines / width
     rest = lines - panels * width
     inits = b.arg("source"), b.arg("target")
     whole = how.exact and how.vectors > 1  # then every row of a panel is whole vectors
-    with b.loop(0, depth, 1, *inits, name="pack rows") as row:
-        with b.loop(0, panels, 1, *row.phis, name="pack row") as panel:
-            for at in range(0, size * b.lanes * how.vectors, LINE):
-                b.emit(K.PREFETCH, panel.phis[0], stride * AHEAD, imm=Mem(1, at, level=1))
-            _copy(b, *panel.phis, None if whole else width, how)
-            panel.yields(panel.phis[0] + width * size, panel.phis[1] + step)
-        with b.when_less(0, rest):
-            _copy(b, *panel.results, rest, how)
-        row.yields(row.phis[0] + stride, row.phis[1] + width * 4)
-    _pad_rows(b, row.results[1], depth, how)
+    paired = how.storage == PAIRS
+    last = depth - b.arg("odd") if paired else depth  # a term without its second has its own round
+    for lo, hi, second in ((b.int(0), last, True), (last, depth, False))[: 1 + paired]:
+        far = stride if paired and second else None
+        with b.loop(lo, hi, 1, *inits, name="pack rows") as row:
+            with b.loop(0, panels, 1, *row.phis, name="pack row") as panel:
+                for at in range(0, size * b.lanes * how.vectors, LINE):
+                    b.emit(K.PREFETCH, panel.phis[0], stride * AHEAD, imm=Mem(1, at, level=1))
+                _copy(b, *panel.phis, None if whole else width, how, far)
+                panel.yields(panel.phis[0] + width * size, panel.phis[1] + step)
+            with b.when_less(0, rest):
+                _copy(b, *panel.results, rest, how, far)
+            row.yields(row.phis[0] + stride * (1 + paired), row.phis[1] + width * 4)
+        inits = row.results
+    _pad_rows(b, inits[1], depth, how)
 
 
 def _pad_rows(b: KernelBuilder, target: Value, depth: Value, how: Packing) -> None:
@@ -121,13 +132,19 @@ def _pad_rows(b: KernelBuilder, target: Value, depth: Value, how: Packing) -> No
         row.yields(row.phis[0] + width * 4)
 
 
-def _copy(b: KernelBuilder, source: Value, target: Value, count: Value | None,
-          how: Packing) -> None:
-    """Whole vectors of floats, or `count` elements and zeros behind them."""
-    zero, size = b.int(0), SIZE[how.storage]
+def _copy(b: KernelBuilder, source: Value, target: Value, count: Value | None, how: Packing,
+          far: Value | None) -> None:
+    """Whole vectors of floats, or `count` elements and zeros behind them; of pairs the second terms
+    are `far` away, or zero."""
+    zero, size = b.int(0), SIZE[how.terms]
     for v in range(how.vectors):
         mask = None if count is None else b.emit(K.FIRST, count - v * b.lanes)
-        value = b.load(source, zero, disp=size * b.lanes * v, mask=mask, storage=how.storage)
+        place = {"disp": size * b.lanes * v, "mask": mask, "storage": how.terms}
+        value = b.load(source, zero, **place)
+        if how.storage == PAIRS:  # widened, a bf16 is the high half of its lane
+            value = b.emit(K.VSHR, value, imm=16)
+        if far is not None:
+            value = b.emit(K.VOR, value, b.load(source + far, zero, **place))
         b.store(target, zero, value, disp=4 * b.lanes * v)
 
 
@@ -152,7 +169,7 @@ def pack_across(b: KernelBuilder, how: Packing) -> None:
     lanes, depth, width, line = b.lanes, b.arg("depth"), b.arg("width"), b.arg("line")
     inits = b.arg("source"), b.arg("target"), b.arg("exist")
     panels = (b.arg("lines") + (width - 1)) / width
-    far = (depth * SIZE[how.storage] + (2 * LINE - 1)) & -LINE  # from line to line of the spare
+    far = (depth * WIDTHS[how.storage] + (2 * LINE - 1)) & -LINE  # from line to line of the spare
     with b.loop(0, panels, 1, *inits, name="pack panels") as panel:
         source, target, exist = panel.phis
         with b.loop(0, width, lanes, name="pack strips") as part:
@@ -170,14 +187,15 @@ def pack_across(b: KernelBuilder, how: Packing) -> None:
 def _repeat(b: KernelBuilder, block: Block, first: Value, far: Value, storage: str) -> None:
     """spare[q] = line min(first + q, exist - 1), for a square of lines at full depth, stored as
     they are."""
-    size = SIZE[storage]
+    size = WIDTHS[storage]
+    kept = "float" if storage == PAIRS else storage
     with b.loop(0, b.lanes, 1, b.arg("spare"), name="pack spare") as line:
         number = b.emit(K.IMIN, first + line.iv, block.exist - 1)
         start = block.source + number * block.line
         with b.loop(0, block.depth, b.lanes, name="pack copy") as column:
-            mask = b.emit(K.FIRST, block.depth - column.iv)
-            value = b.load(start, column.iv, size, mask=mask, storage=storage)
-            b.store(line.phis[0], column.iv, value, size, storage=storage)
+            part = part_of(b, storage, block.depth - column.iv, b.arg("odd"))
+            value = fetch(b, storage, start, (column.iv, size), part=part)
+            b.store(line.phis[0], column.iv, value, size, storage=kept)
         line.yields(line.phis[0] + far)
 
 
@@ -190,22 +208,22 @@ def _strip(b: KernelBuilder, source: Value, stride: Value, depth: Value, target:
     ends = ((0, whole, False), (whole, depth, True)) if apart else ((0, depth, True),)
     for lo, hi, masked in ends:
         with b.loop(lo, hi, b.lanes, source, target, name="pack strip") as square:
-            mask = b.emit(K.FIRST, depth - square.iv) if masked else None
-            _square(b, *square.phis, (stride, row), steps, how.storage, mask)
-            square.yields(square.phis[0] + SIZE[how.storage] * b.lanes,
+            part = part_of(b, how.storage, depth - square.iv, b.arg("odd")) if masked else None
+            _square(b, *square.phis, (stride, row), steps, how.storage, part)
+            square.yields(square.phis[0] + WIDTHS[how.storage] * b.lanes,
                           square.phis[1] + row * b.lanes)
         source, target = square.results
 
 
 def _square(b: KernelBuilder, base: Value, out: Value, strides: tuple[Value, Value],
-            steps: tuple[Multiples, Multiples], storage: str, mask: Value | None) -> None:
+            steps: tuple[Multiples, Multiples], storage: str, part: Value | None) -> None:
     """out[r][q] = base[q][r], lanes x lanes."""
     rows, line = [], base
     for r in range(b.lanes):
         line, (index, scale) = line + strides[0] * 4 if r and r % 4 == 0 else line, steps[0][r % 4]
         # so many streams are too many for the hardware: each asks for its own next lines
         b.emit(K.PREFETCH, line, index, imm=Mem(scale, NEXT, level=1))
-        rows.append(b.load(line, index, scale, mask=mask, storage=storage))
+        rows.append(fetch(b, storage, line, (index, scale), part=part))
     line = out
     for r, value in enumerate(transpose(b, rows)):
         line, (index, scale) = line + strides[1] * 4 if r and r % 4 == 0 else line, steps[1][r % 4]

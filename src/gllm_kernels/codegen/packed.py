@@ -20,6 +20,7 @@ from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Routine, Value
 from .micro import height_step, heights, micro_routine
 from .pack import block_bytes, padded, pitch, spare_bytes
+from .pairs import PAIRS, lanes_of, odd_of
 from .tuning import TuningParams
 from .work import HEAD, MICRO, PACK, TILES, WORK, block, call, finished, routine_builder
 
@@ -48,8 +49,9 @@ def layout_of(isa: Isa, params: TuningParams) -> Layout:
     return Layout(*accumulate([HEAD, *(-(-size // 64) * 64 for size in sizes)]))
 
 
-def packed_routine(isa: Isa, params: TuningParams) -> Routine:
-    return Routine("packed", packed, (isa, params))
+def packed_routine(isa: Isa, params: TuningParams, storage: str = "float") -> Routine:
+    """`storage` is how terms lie in the panels: floats or pairs."""
+    return Routine(f"packed {storage}", packed, (isa, params, storage))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,11 @@ def bounded(b: KernelBuilder, value: Value, low: int, high: int) -> Value:
 
 
 # -- the outer loops -------------------------------------------------------------------------------
-def packed(isa: Isa, params: TuningParams) -> Kernel:
+def packed(isa: Isa, params: TuningParams, storage: str) -> Kernel:
     b = routine_builder("gemm.packed", isa, WORK)
-    p, m, k, end, layout = params, b.arg("m"), b.arg("k"), b.emit(K.END), layout_of(isa, params)
-    micro, height = _height(b, isa, params)
+    p, m, end, layout = params, b.arg("m"), b.emit(K.END), layout_of(isa, params)
+    k, odd = lanes_of(b, storage, b.arg("k")), odd_of(b, storage, b.arg("k"))
+    micro, height = _height(b, isa, params, storage)
     blocks, deep = _evenly(b, k, p.kc)  # k = 0 still stores the epilogue of 0
     deep, mc = padded(deep), height * (p.mc // p.mr)
     tall = (b.int(ROWS) / mc + 1) * mc
@@ -83,25 +86,26 @@ def packed(isa: Isa, params: TuningParams) -> Kernel:
         above, start = io.iv * tall, pc.iv * deep
         rows = b.emit(K.IMIN, m - above, tall)
         terms = Span(start, b.emit(K.IMIN, k - start, deep))
-        panels = _panels_of_b(b, p, layout, columns, terms)
+        more = b.emit(K.IMIN, blocks - 1 - pc.iv, b.int(1))
+        half = odd - odd * more  # only the last lane may be half empty
+        panels = _panels_of_b(b, p, layout, columns, terms, storage, half)
         with b.loop(0, (rows + mc - 1) / mc, 1, name="ic") as ic:
             inside = ic.iv * mc
             part = Span(above + inside, b.emit(K.IMIN, rows - inside, mc))
-            _pack(b, layout, "a", part, terms, height)
+            _pack(b, layout, "a", part, terms, height, storage, half)
             b.fill(block(b, "tiles"), TILES, {
                 "row": part.first, "rows": part.size, "column": columns.first,
                 "columns": columns.size, "depth": terms.size, "inside": inside,
-                "begun": b.emit(K.IMIN, start, b.int(1)),
-                "more": b.emit(K.IMIN, blocks - 1 - pc.iv, b.int(1))} | panels)
+                "begun": b.emit(K.IMIN, start, b.int(1)), "more": more} | panels)
             b.call(tiles, block(b, "tiles"))
     return b.build(Affine.const(1), 1, "column of a product")
 
 
 def _panels_of_b(b: KernelBuilder, p: TuningParams, layout: Layout, columns: Span,
-                 terms: Span) -> dict[str, Value]:
+                 terms: Span, storage: str, odd: Value) -> dict[str, Value]:
     """Where the panels of a block are: packed now, or among those of the whole matrix."""
     if not p.prepacked:
-        _pack(b, layout, "b", columns, terms, b.int(p.nr))
+        _pack(b, layout, "b", columns, terms, b.int(p.nr), storage, odd)
         return {"b_panels": b.emit(K.SCRATCH) + layout.b,
                 "b_pitch": pitch(terms.size, p.nr, b.lanes)}
     far = pitch(b.arg("k"), p.nr, b.lanes)
@@ -109,12 +113,13 @@ def _panels_of_b(b: KernelBuilder, p: TuningParams, layout: Layout, columns: Spa
             "b_pitch": far}
 
 
-def _height(b: KernelBuilder, isa: Isa, params: TuningParams) -> tuple[Value, Value]:
+def _height(b: KernelBuilder, isa: Isa, params: TuningParams,
+            storage: str) -> tuple[Value, Value]:
     """The micro-kernel for all panels of A, and its height: the lowest that is enough."""
     lowest, step = heights(params)[0], height_step(params)
     even = _evenly(b, b.arg("m"), params.mr)[1]
     number = (b.emit(K.IMAX, even - lowest, b.int(0)) + (step - 1)) / step
-    codes = [b.code(micro_routine(isa, params, height)) for height in heights(params)]
+    codes = [b.code(micro_routine(isa, params, height, storage)) for height in heights(params)]
     code = codes[0]
     for at, other in enumerate(codes[1:], 1):
         code = code + (other - code) * bounded(b, number - (at - 1), 0, 1)
@@ -129,10 +134,11 @@ def _evenly(b: KernelBuilder, size: Value, most: int) -> tuple[Value, Value]:
 
 
 def _pack(b: KernelBuilder, layout: Layout, name: str, lines: Span, terms: Span,
-          width: Value) -> None:
+          width: Value, storage: str, odd: Value) -> None:
     at, line, step = b.emit(K.SCRATCH), b.arg(f"{name}_line"), b.arg(f"{name}_depth")
     end, target = {"a": (b.arg("m"), layout.a), "b": (b.arg("n"), layout.b)}[name]
-    slots = {"source": b.arg(name) + lines.first * line + terms.first * step, "line": line,
+    first = terms.first * (2 if storage == PAIRS else 1)
+    slots = {"source": b.arg(name) + lines.first * line + first * step, "line": line, "odd": odd,
              "depth_step": step, "lines": lines.size, "exist": end - lines.first,
              "depth": terms.size, "target": at + target, "width": width,
              "spare": at + layout.spare}

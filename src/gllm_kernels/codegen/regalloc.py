@@ -143,7 +143,8 @@ def tieable(ins: Ins | Fma, srcs: tuple) -> tuple[int, ...]:
     """Sources whose register the destination may take over, best first."""
     if ins.tie >= 0:
         return (0, 1) if ins.swap and srcs[1] != IN_MEMORY else (ins.tie,)
-    return tuple([i for i in (2, 0, 1) if srcs[i] != IN_MEMORY])
+    choices = (2, 0, 1) if ins.f213 is not None else (2,)
+    return tuple([i for i in choices if srcs[i] != IN_MEMORY])
 
 
 def tie(webs: Webs, dst: int, srcs: tuple, position: int, choices: tuple[int, ...]) -> int:

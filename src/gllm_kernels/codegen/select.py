@@ -431,7 +431,7 @@ class Selector:
     def fused(self, inst: Inst, forms: Fma) -> None:
         """One argument may come from memory; further constants are loaded just before."""
         args, mem, folded = inst.args, None, -1
-        for i in sorted(range(3), key=lambda i: (-self.rank(args[i]), -i)):
+        for i in sorted(forms.factors, key=lambda i: (-self.rank(args[i]), -i)):
             mem = self.foldable(args[i], forms.f231) if self.once(args, i) else None
             if mem is not None:
                 folded = i

@@ -285,7 +285,7 @@ class Spiller:
 
     def direct(self, m: MInst, tie: int | None) -> int:
         """A source the instruction itself can take from memory, -1: none."""
-        for at in ((0, 1, 2) if isinstance(m.ins, Fma) else (m.ins.mem,)):
+        for at in (m.ins.factors if isinstance(m.ins, Fma) else (m.ins.mem,)):
             v = m.srcs[at] if at >= 0 else -1
             home = self.home.get(v)
             if home is None or at == tie or m.srcs.count(v) > 1:

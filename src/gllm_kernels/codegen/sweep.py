@@ -16,7 +16,7 @@ from ..dtypes import SIZE
 from ..trace.affine import Affine
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
-from .pack import LINE, block_bytes, multiples, pitch, spare_bytes
+from .pack import LINE, Multiples, block_bytes, multiples, pitch, spare_bytes
 from .rounds import Values, rounds
 from .tuning import TuningParams
 from .work import HEAD, PACK, SWEEP, WORK, call, finished, routine_builder
@@ -113,12 +113,12 @@ def sweep(isa: Isa, storage: str, height: int, deep: int) -> Kernel:
     b = routine_builder(f"sweep.{height}x{deep}", isa, SWEEP)
     step, columns = b.arg("b_step"), b.arg("columns")
     quads = [b.arg("b") + step * q for q in range(0, deep, 4)]
-    ahead = step * deep
+    ahead, offsets = step * deep, multiples(b, step)
 
     def j_loop(lo: Value, hi: Value, mask: Value | None, name: str, inits: Values) -> Values:
         with b.loop(lo, hi, b.lanes, *inits, name=f"sweep{name}") as loop:
             sums, *lines = loop.phis
-            _vector(b, storage, (height, deep), sums, lines, ahead, mask)
+            _vector(b, storage, (height, deep), sums, lines, (ahead, offsets), mask)
             loop.yields(sums + 4 * b.lanes, *(line + SIZE[storage] * b.lanes for line in lines))
         return loop.results
 
@@ -127,9 +127,9 @@ def sweep(isa: Isa, storage: str, height: int, deep: int) -> Kernel:
 
 
 def _vector(b: KernelBuilder, storage: str, tile: tuple[int, int], sums: Value, lines: list[Value],
-            ahead: Value, mask: Value | None) -> None:
+            steps: tuple[Value, Multiples], mask: Value | None) -> None:
     height, deep = tile
-    zero, a, offsets = b.int(0), b.arg("a"), multiples(b, b.arg("b_step"))
+    zero, a, (ahead, offsets) = b.int(0), b.arg("a"), steps
     acc = [b.load(sums, zero, disp=4 * WIDTH * t) for t in range(height)]
     for d in range(deep):
         index, scale = offsets[d % 4]

@@ -2,7 +2,8 @@
 
     c tile of mr rows x nr columns, kc deep; blocks of mc rows and nc columns; up to `few` rows a B
     of contiguous terms is not packed, up to `swept` rows one of contiguous columns; `terms` products per sum in a round of the k loop; so many `heights` of tiles, the tallest
-    ones, divide rows evenly; `prepacked`: B is given as panels (`pack.panel_bytes`); `unroll` vectors
+    ones, divide rows evenly; `prepacked`: B is given as panels (`pack.panel_bytes`); `pairs`: products of two bf16
+    matrices multiply pairs of terms (VDPBF16PS); `unroll` vectors
     per round of a row loop.
 
 Defaults come from the width of the vectors and the number of registers; measured ones replace them.
@@ -13,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .isa.base import Isa
+from .isa.detect import host
+from .kernel import K
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class TuningParams:
     terms: int = 1
     heights: int = 2
     prepacked: bool = False
+    pairs: bool = False
     unroll: int = 4
     accumulators: int = 8
 
@@ -40,4 +44,5 @@ def default_params(isa: Isa) -> TuningParams:
     takes a third of a 2nd-level cache of 1 MB; mc is a multiple of mr.
     """
     mr = 14 if isa.vregs >= 32 else 6
-    return TuningParams(mr=mr, nr=2 * isa.lanes, kc=1024, mc=6 * mr if isa.vregs >= 32 else 12 * mr, nc=1024)
+    pairs = K.VDOT2 in isa.rows and "avx512_bf16" in host().features
+    return TuningParams(mr=mr, nr=2 * isa.lanes, kc=1024, mc=6 * mr if isa.vregs >= 32 else 12 * mr, nc=1024, pairs=pairs)

@@ -21,7 +21,7 @@ WORK = ("a", "a_line", "a_depth", "b", "b_line", "b_depth", "m", "n", "k", "c", 
         "direct", "args", "tile", "epilogue", "pack_a", "pack_b")
 # rows of finished sums, `pitch` apart, and which part of C they are; then the batch binders
 TILE = ("sums", "pitch", "row", "rows", "column", "columns")
-PACK = ("source", "line", "depth_step", "lines", "exist", "depth", "target", "width", "spare")
+PACK = ("source", "line", "depth_step", "lines", "exist", "depth", "target", "width", "spare", "odd")
 MICRO = ("a", "b", "depth", "source", "source_pitch", "target", "target_pitch", "coming",
          "coming_pitch", "tiles", "a_next", "b_next", "source_next", "target_next", "coming_next")
 TILES = ("c", "c_line", "c_size", "direct", "args", "tile", "epilogue", "height", "micro", "kept",
@@ -29,7 +29,7 @@ TILES = ("c", "c_line", "c_size", "direct", "args", "tile", "epilogue", "height"
          "b_panels", "b_pitch")
 SWEEP = ("a", "b", "b_step", "columns", "sums")
 DOTS = ("tiles", "x", "x_next", "w", "w_line", "depth", "source", "source_next", "kept", "last",
-        "target", "ahead")
+        "target", "ahead", "odd")
 
 BLOCKS = {"work": len(WORK), "pack": len(PACK), "tiles": len(TILES), "micro": len(MICRO), "sweep": len(SWEEP),
           "dots": len(DOTS),

@@ -91,7 +91,7 @@ def _fill(array: Array, transposed: bool, isa: Isa, params: TuningParams, panels
     spare = aligned_bytes(spare_bytes(max(k, 1), isa.lanes))
     how = packing_of(isa, CTYPES[array.dtype.name], transposed, params.nr, True)
     slots = {"source": array.ctypes.data, "line": line, "depth_step": depth, "lines": n, "exist": n,
-             "depth": k, "target": panels.ctypes.data, "width": params.nr, "spare": spare.ctypes.data}
+             "depth": k, "target": panels.ctypes.data, "width": params.nr, "spare": spare.ctypes.data, "odd": 0}
     table = np.array([slots[name] for name in PACK], np.int64)
     if k and n:
         _placed(how.routine, isa)[0](table.ctypes.data, 0, 0, None)

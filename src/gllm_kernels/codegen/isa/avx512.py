@@ -101,6 +101,10 @@ FOLD = (BLOCKS, 0x4E), (BLOCKS, 0xB1), (PERMIL, 0x4E), (PERMIL, 0xB1)
 ROWS = SHARED | {
     K.LOAD:    LOAD,
     K.LOADM:   row("EVEX_VMOVUPS_ZMM_K1Z_ZMMM512", "d:z m {0z}", kind="load"),
+    # a mask of 32 words; the count (already in 0..32) of low bits
+    K.LOADW:   (Step("ones", MOV_I32, (), -1), Step("low", BZHI, ("ones", "a")),
+                Step("k", row("VEX_KMOVD_KR_R32", "d:k 0:e"), ("low",)),
+                Step("d", row("EVEX_VMOVDQU16_ZMM_K1Z_ZMMM512", "d:z m {0z}", kind="load"), ("k",))),
     K.BCAST:   row("EVEX_VBROADCASTSS_ZMM_K1Z_XMMM32", "d:z m", kind="load"),
     K.STORE:   STORE,
     K.STOREM:  row("EVEX_VMOVUPS_ZMMM512_K1Z_ZMM", "m 1:z {0}", kind="store"),
@@ -135,6 +139,7 @@ ROWS = SHARED | {
     K.VSQRT:   one("VSQRTPS!_ER"),
     K.VFMA:    fma("VFMADD"),
     K.VFNMA:   fma("VFNMADD"),
+    K.VDOT2:   Fma(None, None, two("VDPBF16PS", kind="fma")),  # AVX512_BF16: tuning.pairs
     K.VROUND:  one("VRNDSCALEPS!_IMM8_SAE", encode=rounding),
     K.VSCALEF: two("VSCALEFPS!_ER"),
     K.VAND:    two("VPANDD", swap=True),

@@ -73,12 +73,19 @@ class Fma:
     """The three orders of a fused multiply-add, by which operand the result replaces.
 
     132: d = d*m + s    213: d = s*d + m    231: d = s*m + d     (m may be memory)
+
+    A dot product of pairs has the last order only.
     """
 
-    f132: Ins
-    f213: Ins
+    f132: Ins | None
+    f213: Ins | None
     f231: Ins
     tie: ClassVar[int] = -1  # none by itself: the allocator chooses one of three
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Arguments that may be memory, and those whose register the result may take."""
+        return (0, 1) if self.f213 is None else (0, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
