@@ -138,6 +138,14 @@ def test_rows_may_repeat_or_run_backwards(b, m, isa):
     assert np.array_equal(flipped["c"].view(np.uint32), args["c"].view(np.uint32))
 
 
+def test_too_many_batch_axes_are_refused():
+    trace = products.trace_of(Form(heads="heads"))
+    more = tuple((f"g{i}", Affine.sym("group")) for i in range(8))
+    stores = tuple(replace(s, domain=(*more, *s.domain)) for s in trace.stores)
+    with pytest.raises(CompileError, match="9 batch axes; the most are 8"):
+        contraction_of(replace(trace, stores=stores))
+
+
 def test_a_factor_that_is_overwritten_is_refused():
     trace = products.trace_of(Form())
     params = tuple(replace(p, role="inout") if p.name == "a" else p for p in trace.params)

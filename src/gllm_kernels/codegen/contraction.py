@@ -15,6 +15,7 @@ from ..errors import CompileError
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace, reachable
 from .frame import domain_of
+from .work import MOST_BATCH
 
 ONE = Affine.const(1)
 
@@ -72,6 +73,9 @@ def contraction_of(trace: OpTrace) -> Contraction:
     moves = [s for s in others if a[1].coefficient(s).terms and not b[1].coefficient(s).terms]
     row = moves[-1] if moves else ""
     batch = tuple((s, e) for s, e in domain[:-1] if s != row)
+    if len(batch) > MOST_BATCH:
+        raise CompileError(f"{trace.name}: a product with {len(batch)} batch axes; the most are "
+                           f"{MOST_BATCH}: merge some")
     return Contraction(trace, position, _factor(trace, a, row, depth),
                        _factor(trace, b, column, depth), batch, row, column,
                        others.get(row, ONE), n, k)

@@ -31,9 +31,10 @@ SWEEP = ("a", "b", "b_step", "columns", "sums")
 DOTS = ("tiles", "x", "x_next", "w", "w_line", "depth", "source", "source_next", "kept", "last",
         "target", "ahead", "odd")
 
+MOST_BATCH = 8  # axes of a batch
 BLOCKS = {"work": len(WORK), "pack": len(PACK), "tiles": len(TILES), "micro": len(MICRO), "sweep": len(SWEEP),
           "dots": len(DOTS),
-          "tile": len(TILE) + 8}
+          "tile": len(TILE) + MOST_BATCH}
 HEAD = 64 * sum(-(-slots // 8) for slots in BLOCKS.values())  # bytes at the start of scratch
 Slots = Mapping[str, Value]
 
