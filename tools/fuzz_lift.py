@@ -11,6 +11,7 @@ LiftError".
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -28,6 +29,8 @@ def main() -> int:
     parser.add_argument("--show", action="store_true")
     options = parser.parse_args()
     outcomes: list[Outcome] = []
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
         try:
             for done in pool.map(batch, batches(options.seed, options.count)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import chain, islice, product
 from itertools import count as count_from
 
@@ -76,7 +76,7 @@ class Acceptance:
     limit: int = 1 << 31
     steps: int = 0
 
-    @property
+    @cached_property
     def dims(self) -> tuple[str, ...]:
         return tuple(a.name for a in self.signature.of_kind("dim"))
 

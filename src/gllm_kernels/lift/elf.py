@@ -75,8 +75,8 @@ class Image:
         for region in self.regions:
             offset = address - region.base
             if region.fixed and 0 <= offset <= len(region.data) - size:
-                touched = any(a in self.patched for a in range(address - 7, address + size))
-                return None if touched else bytes(region.data[offset : offset + size])
+                untouched = self.patched.isdisjoint(range(address - 7, address + size))
+                return bytes(region.data[offset : offset + size]) if untouched else None
         return None
 
     def line(self, address: int) -> str:

@@ -328,7 +328,7 @@ def summary(outcomes: list[Outcome]) -> str:
         lifted = sum(o.verdict == "lifted" for o in some)
         lines.append(f"{label}: {lifted} of {len(some)} lift ({100 * lifted / max(1, len(some)):.1f} %)")
     lines += _reasons([o for o in outcomes if o.verdict == "refused"])
-    times = sorted(o.ms for o in outcomes)
+    times = sorted(o.ms for o in outcomes) or [0.0]
     lines.append(f"one lift: median {times[total // 2]:.1f} ms, longest {times[-1]:.0f} ms")
     return "\n".join(lines)
 
