@@ -193,6 +193,9 @@ def test_the_grid_is_forty_shapes() -> None:
         (("gemm", "--threads", "2", "--cpu-time"), ["--cpu-time", "--threads 1"]),
         (("gemm", "--seconds", "0"), ["--seconds 0"]),
         (("gemm", "--isa", "avx1024"), ["--isa", "avx512"]),
+        (("ops", "--plot", "x.png"), ["--plot", "here: ops on"]),
+        (("gemm", "--isa", "scalar", "--plot", "x.png"), ["gemm on scalar"]),
+        (("gemm", "--isa", "avx2", "--plot", "/no/such/file"), ["/no/such/file", "check the path"]),
         (("gemm", "--json", "/no/such/file"), ["/no/such/file", "check the path"]),
     ],
 )
@@ -200,6 +203,10 @@ def test_what_bench_refuses(
     arguments: tuple[str, ...], words: list[str], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
+    if "--plot" in arguments:
+        pytest.importorskip("matplotlib")
+        if not host_isas():
+            pytest.skip("no vector instruction set")
     monkeypatch.setattr(os, "environ", dict(os.environ))
     assert main(["bench", *arguments]) == 2
     out, err = capsys.readouterr()

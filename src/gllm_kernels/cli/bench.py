@@ -6,8 +6,7 @@ import json
 import os
 from argparse import Namespace
 from contextlib import ExitStack, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from ..config import config
 from .progress import Progress
@@ -24,35 +23,38 @@ LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 def bench(options: Namespace) -> int:
     os.environ |= dict.fromkeys(LIMITS, str(options.threads))
-    from ..debug.bench import Settings, cases_of
-    from ..debug.bench.plot import plotting
+    from ..debug.bench import Bench, Settings, cases_of, check_plot
 
     settings = Settings(**{name: getattr(options, name) for name in FIELDS})
     cases = cases_of(settings)
-    if options.plot is not None:
-        plotting()
     with ExitStack() as stack:
-        # a file that cannot be written is said before anything is measured
-        output = stack.enter_context(open(options.json, "w")) if options.json is not None else None
         stack.enter_context(config(isa=options.isa) if options.isa else nullcontext())
-        return measured(settings, cases, output, options.plot)
+        running = Bench(settings)
+        if options.plot is not None:
+            check_plot(cases, running.isa_name)
+        # a file that cannot be written is said before anything is measured
+        files = [stack.enter_context(open(name, mode)) if name is not None else None
+                 for name, mode in ((options.json, "w"), (options.plot, "wb"))]
+        return measured(running, cases, *files)
 
 
-def measured(settings: object, cases: list[Case], output: TextIO | None, plot: str | None) -> int:
-    from ..debug.bench import Bench, Table, as_json, roofline
+def measured(running: Bench, cases: list[Case], data: TextIO | None,
+             picture: BinaryIO | None) -> int:
+    """What was measured until an interrupt is written too."""
+    from ..debug.bench import Table, as_json, roofline
 
-    running = Bench(settings)
-    table = Table(running, max(len(str(case)) for case in cases) + 1)
+    table, rows = Table(running, max(len(str(case)) for case in cases) + 1), []
     print(*table.head(), sep="\n", flush=True)
-    rows = []
-    for number, case in enumerate(cases, 1):
-        rows.append(row_of(running, case, f"{number}/{len(cases)} {case}"))
-        print(table.row(rows[-1]), flush=True)
-    print(*table.tail(rows), sep="\n")
-    if output is not None:
-        json.dump(as_json(running, rows), output, indent=1)
-    if plot is not None:
-        roofline(rows, Path(plot))
+    try:
+        for number, case in enumerate(cases, 1):
+            rows.append(row_of(running, case, f"{number}/{len(cases)} {case}"))
+            print(table.row(rows[-1]), flush=True)
+        print(*table.tail(rows), sep="\n")
+    finally:
+        if data is not None:
+            json.dump(as_json(running, rows), data, indent=1)
+        if picture is not None:
+            roofline(rows, picture)
     return WRONG if any(row.wrong for row in rows) else 0
 
 

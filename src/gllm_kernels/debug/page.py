@@ -75,7 +75,8 @@ def group_part() -> list[str]:
         *block("3. fusion: groups, and a reason for every edge", str(plan)),
         *block("4. fusion: memory of the temporaries", str(plan_buffers(plan))),
         *block("5. fusion: the group is one trace again", str(group.trace)),
-        *block("6. codegen: its routines and their innermost loops, counted and bounded", loop_table(code.parts)),
+        *block("6. codegen: its routines and their innermost loops, counted and bounded",
+               loop_table(code.parts)),
         *block("7. codegen: the innermost loop of the micro-kernel", hot_loop(code)),
         *block("8. codegen: the epilogue, the only routine that knows the group", epilogue(code)),
     ]

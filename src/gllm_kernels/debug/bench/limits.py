@@ -104,11 +104,11 @@ def assembled(isa: Isa, body: Sequence[Instruction], stride: int) -> bytes:
              for r in range(words.first, words.first + isa.vregs)]
     for instruction in zeros:  # a denormal left in a register would be slow
         size += encoder.encode(instruction, size)
-    top = size
-    for instruction in (*body, Instruction.create_reg_i32(Code.ADD_RM64_IMM32, Register.RDI, stride),
-                        Instruction.create_reg(Code.DEC_RM64, Register.RSI),
-                        Instruction.create_branch(Code.JNE_REL32_64, top),
-                        Instruction.create(Code.VEX_VZEROUPPER), Instruction.create(Code.RETNQ)):
+    end = (Instruction.create_reg_i32(Code.ADD_RM64_IMM32, Register.RDI, stride),
+           Instruction.create_reg(Code.DEC_RM64, Register.RSI),
+           Instruction.create_branch(Code.JNE_REL32_64, size),
+           Instruction.create(Code.VEX_VZEROUPPER), Instruction.create(Code.RETNQ))
+    for instruction in (*body, *end):
         size += encoder.encode(instruction, size)
     return encoder.take_buffer()
 

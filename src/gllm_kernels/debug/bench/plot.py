@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 import numpy as np
 
 from ...errors import ConfigError
+from .cases import Case
 from .rows import Row
 
 MARKS = {"ours": "o", "numpy": "x", "torch": "+"}
@@ -28,13 +29,20 @@ def plotting() -> ModuleType:
     return matplotlib
 
 
-def roofline(rows: Sequence[Row], path: Path) -> None:
-    """A picture of the products among the rows, each at its best."""
+def check_plot(cases: Sequence[Case], isa: str) -> None:
+    """Raise unless these rows can be drawn."""
+    plotting()
+    if isa == "scalar" or not any(case.flops for case in cases):
+        raise ConfigError("--plot draws products beside the machine's limits: bench gemm, gemv or "
+                          f"all, on a vector instruction set; here: {cases[0].kind} on {isa}")
+
+
+def roofline(rows: Sequence[Row], output: BinaryIO) -> None:
+    """A picture of the products among the rows, each at its best; none if all were wrong."""
     matplotlib = plotting()
     products = [row for row in rows if row.ours and row.case.flops and row.peak]
     if not products:
-        raise ConfigError(f"{path}: no product was measured beside the machine's limits; a roofline "
-                          "needs bench gemm, gemv or all, on a vector instruction set")
+        return
     figure = matplotlib.figure.Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     draw_roofs(axes, products)
@@ -43,7 +51,7 @@ def roofline(rows: Sequence[Row], path: Path) -> None:
              title=f"{products[0].isa}, {products[0].threads} thread(s)")
     axes.grid(True, which="both", alpha=0.2)
     axes.legend()
-    matplotlib.backends.backend_agg.FigureCanvasAgg(figure).print_figure(path)
+    matplotlib.backends.backend_agg.FigureCanvasAgg(figure).print_figure(output, format="png")
 
 
 def intensity(row: Row) -> float:

@@ -84,8 +84,8 @@ class Bench:
 
     @cached_property
     def beyond_caches(self) -> int:
-        """Three times the last cache: what rotates through so many bytes comes from memory."""
-        return min(3 * max((c.bytes for c in host().caches), default=32 << 20), COLD_AT_MOST)
+        """Four times the last cache: what rotates through so many bytes comes from memory."""
+        return min(4 * max((c.bytes for c in host().caches), default=32 << 20), COLD_AT_MOST)
 
     def row(self, case: Case, observe: Observe = lambda share: None) -> Row:
         with config(threads=self.settings.threads):
