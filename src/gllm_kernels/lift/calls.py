@@ -82,6 +82,16 @@ def _to_long(m: Machine, name: str) -> Node:
     return m.nodes.make(Op.TOLONG, (m.nodes.make(op, (x,)),))
 
 
+def _absolute(m: Machine, name: str) -> Node:
+    width = 32 if name == "abs" else 64
+    x = m.as_data(m.read(RDI, width, True), width)
+    negative = data.compared(m.nodes, "l", False, x, data.constant(m.nodes, 0, x.kind), width)
+    m.x[:] = [None] * 16
+    if negative.__class__ is bool:
+        return data.negated(m.nodes, x) if negative else x
+    return data.select(m.nodes, negative, data.negated(m.nodes, x), x)
+
+
 def _half(m: Machine, name: str) -> None:
     result = HALVES[name](m.nodes, m.float(0))
     m.x[:] = [None] * 16
@@ -146,5 +156,6 @@ def _sincos(m: Machine, name: str) -> None:
 
 BULK = {
     "memset": _memset, "memcpy": _memcpy, "memmove": _memcpy, "sincos": _sincos, "sincosf": _sincos,
-    **dict.fromkeys(TO_LONG, _to_long), **dict.fromkeys(HALVES, _half),
+    **dict.fromkeys(("abs", "labs", "llabs"), _absolute), **dict.fromkeys(TO_LONG, _to_long),
+    **dict.fromkeys(HALVES, _half),
 }  # fmt: skip

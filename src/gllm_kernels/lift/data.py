@@ -353,6 +353,22 @@ def extended(nodes: Nodes, x: Node, width: int, signed: bool) -> Node:
     return binary(nodes, Op.SAR, binary(nodes, Op.SHL, x, count), count)
 
 
+def demanded(nodes: Nodes, x: Node, width: int) -> Node:
+    """A value of which only the low bits count, without masks and extensions that only change
+    those above: compilers differ in them."""
+    mask = (1 << width) - 1
+    inner, source = _inner(x, Op.BITAND), _extended_from(x)
+    if inner and inner[1] & mask == mask:
+        return demanded(nodes, inner[0], width)
+    if source and source[1] >= width:
+        return demanded(nodes, source[0], width)
+    if x.op in LOWERED:
+        return binary(nodes, x.op, *(demanded(nodes, a, width) for a in x.args))
+    if x.op is Op.SELECT:
+        return select(nodes, x.args[0], *(demanded(nodes, a, width) for a in x.args[1:]))
+    return x
+
+
 def wrapped(nodes: Nodes, x: Node, ctype: str) -> Node:
     """What is read back after x was stored as an element of this type."""
     return extended(nodes, x, 8 * ELEMENTS[ctype][0], ELEMENTS[ctype][1] < 0)
@@ -490,9 +506,11 @@ def _of_choice(nodes: Nodes, op: Op, a: Node, b: Node) -> Node | bool:
 def merged(nodes: Nodes, condition: Node, then: object, other: object) -> object | None:
     """What a register or slot holds that got one of two values; None where it has no formula."""
     pair = [joined(nodes, x, 32) if x.__class__ is Part else x for x in (then, other)]
-    if None in pair and then.__class__ is other.__class__ is Part and then.width == other.width:
-        value = merged(nodes, condition, then.value, other.value)
-        return None if value is None else Part(value, then.width)
+    if None in pair and Part in (then.__class__, other.__class__):  # only low bits are known
+        width = min(x.width for x in (then, other) if x.__class__ is Part)
+        parts = (x.value if x.__class__ is Part else x for x in (then, other))
+        value = merged(nodes, condition, *parts)
+        return None if value is None else Part(value, width)
     if any(x.__class__ is not Node and x.__class__ is not int for x in pair):
         return None
     floats = [x.kind for x in pair if x.__class__ is Node and x.kind in ("f32", "f64")]

@@ -14,7 +14,7 @@ from iced_x86 import Instruction, OpKind
 from ..trace.ir import Op
 from . import data
 from .error import Refusal
-from .nodes import compared
+from .nodes import Node, compared
 from .operands import (
     GENERAL,
     UnknownOperand,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .engine import Machine
 
 KINDS = {"ss": "f32", "sd": "f64"}
+PACKED = {"ps": "f32", "pd": "f64"}  # of which the lowest lane is looked at
 BYTES = {"f32": 4, "f64": 8}
 WHOLE = ("movaps", "movapd", "movups", "movupd", "movdqa", "movdqu")  # all 16 bytes
 COPY = {"movss": "f32", "movsd": "f64", "vmovss": "f32", "vmovsd": "f64"}
@@ -312,6 +313,18 @@ def _compare(i: Instruction) -> Step:
     return step
 
 
+def _as_integers(m: Machine, name: str, x: Node, y: Node) -> Node:
+    """Bitwise arithmetic on two floats of one width, as in copysign."""
+    x, y = m.nodes.alike(x, y)
+    if x.kind != y.kind or x.kind not in BYTES:
+        raise Refusal("bitwise arithmetic on floats of different widths")
+    width = 8 * BYTES[x.kind]
+    one, two = m.as_data(x, width), m.as_data(y, width)
+    if name == "clear_bits":
+        one = m.calculated(Op.BITXOR, one, -1, width)
+    return data.real(m.nodes, m.calculated(INTEGER[name], one, two, width))
+
+
 def _bits(name: str) -> Builder:
     def build(i: Instruction) -> Step:
         target, (a, b) = xmm(i, 0), sources(i)
@@ -320,9 +333,8 @@ def _bits(name: str) -> Builder:
         left, right = lane(i, a), lane(i, b)
 
         def step(m: Machine) -> None:
-            found = getattr(m.nodes, name)(left(m), right(m))
-            if found is None:
-                raise Refusal("bitwise arithmetic on floats", "sign changes and magnitudes only")
+            x, y = left(m), right(m)
+            found = getattr(m.nodes, name)(x, y) or _as_integers(m, name, x, y)
             m.x[target] = found
 
         return step
@@ -330,6 +342,8 @@ def _bits(name: str) -> Builder:
     return build
 
 
+INTEGER = {"flip_bits": Op.BITXOR, "mask_bits": Op.BITAND, "clear_bits": Op.BITAND,
+           "join_bits": Op.BITOR}  # fmt: skip
 BITWISE = {
     "flip_bits": ("xorps", "xorpd", "pxor"), "mask_bits": ("andps", "andpd", "pand"),
     "clear_bits": ("andnps", "andnpd", "pandn"), "join_bits": ("orps", "orpd", "por"),
@@ -342,10 +356,13 @@ for _meaning, _names in BITWISE.items():
 PREDICATES = (Op.EQ, Op.LT, Op.LE, Op.UNORD)
 
 
-@row(*rows("cmpss", "cmpsd"))
+@row(*rows("cmpss", "cmpsd", "cmpps", "cmppd"))
 def _compare_mask(i: Instruction) -> Step:
     """A lane of ones or zeros: here the comparison itself, which only bitwise rows may read."""
-    kind, last = KINDS[MNEMONICS[i.mnemonic][-2:]], i.op_count - 1
+    suffix, last = MNEMONICS[i.mnemonic][-2:], i.op_count - 1
+    kind = (KINDS | PACKED)[suffix]
+    if suffix in PACKED and any(i.op_kind(k) == OpKind.MEMORY for k in range(last)):
+        raise UnknownOperand
     target, (a, b) = xmm(i, 0), (0, 1) if last == 2 else (1, 2)
     left, right = vector(i, a, kind), vector(i, b, kind)
     negated, predicate = divmod(i.immediate(last), 4)

@@ -337,6 +337,7 @@ class State(Conditions):
         kind = self.nodes.kinds.get(pointer, "f32")
         integers = kind in INTEGERS
         made = self.as_data(value, 8 * size) if integers else self.as_float(value, kind)
+        made = data.demanded(self.nodes, made, 8 * size) if size < 4 else made
         self.memory[place] = (pointer, index, made)
         self.written.add(place)
 
