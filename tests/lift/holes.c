@@ -228,3 +228,19 @@ void thread_state(const float *x, float *out, size_t n) { static _Thread_local f
 void stack_bits(const float *x, float *out, size_t n) { volatile char here; float s = (uintptr_t)&here & 4096 ? 2.0f : 1.0f; EACH(i, n) out[i] = s * x[i]; }
 // reject: variable length array
 void variable_array(const float *x, float *out, size_t n) { float t[n + 1]; EACH(i, n) t[i] = x[i]; EACH(i, n) out[i] = t[n - 1 - i]; }
+
+/* ---- state in integers */
+// reject: a delay line of words
+void d_words(const int32_t *x, int32_t *out, size_t n) { int32_t a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0; EACH(i, n) { out[i] = h; h = g; g = f; f = e; e = d; d = c; c = b; b = a; a = x[i]; } }
+// reject: a delay line of long words
+void d_longs(const int64_t *x, int64_t *out, size_t n) { int64_t a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0; EACH(i, n) { out[i] = h; h = g; g = f; f = e; e = d; d = c; c = b; b = a; a = x[i]; } }
+// reject: a delay line of bytes
+void d_bytes(const uint8_t *x, uint8_t *out, size_t n) { uint8_t a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0; EACH(i, n) { out[i] = h; h = g; g = f; f = e; e = d; d = c; c = b; b = a; a = x[i]; } }
+// reject: bytes of a word as a delay line
+void d_shifted(const uint8_t *x, uint8_t *out, size_t n) { uint64_t s = 0; EACH(i, n) { out[i] = s >> 56; s = s << 8 | x[i]; } }
+// reject: one bit late by 31
+void d_bits(const int32_t *x, int32_t *out, size_t n) { uint32_t s = 0; EACH(i, n) { out[i] = s >> 31; s = s << 1 | (x[i] > 0); } }
+// reject: counters as bits late by 40
+void d_counter(const float *x, float *out, size_t n) { uint64_t s = 1; EACH(i, n) { out[i] = s >> 40 & 1 ? 0.0f : x[i]; s <<= 1; } }
+// reject: a byte counter stored by a size
+void d_store(int32_t *out, size_t n) { uint8_t c = 0; EACH(i, n) out[i] = c++; }
