@@ -60,7 +60,9 @@ def once(number: int, folder: Path) -> dict[str, float]:
     marks.append(clock())
     check_natively(subject, trace)
     marks.append(clock())
-    name = gk.register(library, declaration).name  # lifts and verifies again, then makes it callable
+    name = gk.register(
+        library, declaration
+    ).name  # lifts and verifies again, then makes it callable
     marks.append(clock())
     rng = np.random.default_rng(number)
     a, b = (rng.standard_normal(shape, np.float32) for shape in ((64, 256), (256, 512)))
@@ -98,7 +100,9 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--isa", default=",".join(i.name for i in host_isas()))
     options = parser.parse_args()
-    print(f"{'ISA':8}" + "".join(f"{c:>13}" for c in COLUMNS) + f"{'C to gemm':>13}{'C to chain':>13}")
+    print(
+        f"{'ISA':8}" + "".join(f"{c:>13}" for c in COLUMNS) + f"{'C to gemm':>13}{'C to chain':>13}"
+    )
     for turn, isa in enumerate(options.isa.split(",")):
         with gk.config(isa=isa), tempfile.TemporaryDirectory() as folder:
             first = turn * options.repeat

@@ -81,7 +81,18 @@ def test_what_a_function_calls_and_reads_is_part_of_it(folder, lifts, tmp_path, 
     traces = []
     for number, values in enumerate((("3.0f", "8.0f"), ("5.0f", "8.0f"), ("3.0f", "9.0f"))):
         path = tmp_path / f"{number}.so"
-        command = [COMPILER, level, "-fPIC", "-shared", "-fno-unroll-loops", "-x", "c", "-", "-o", path]
+        command = [
+            COMPILER,
+            level,
+            "-fPIC",
+            "-shared",
+            "-fno-unroll-loops",
+            "-x",
+            "c",
+            "-",
+            "-o",
+            path,
+        ]
         subprocess.run(command, input=TEXT % values, text=True, check=True)
         traces += [lift(path, "void f(const float *x, float *o, size_t n)") for _ in range(2)]
     assert len(lifts) == 3 and len(set(traces)) == 3

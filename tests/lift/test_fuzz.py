@@ -65,7 +65,9 @@ def test_a_wrong_trace_is_seen(tmp_path):
     void f4(const float *x, float *o, size_t n)
     { for (size_t i = 0; i + 1 < n; i++) o[i] = x[i] * 2.0f; }
     """
-    library = check.linked(check.HEADER + text, "gcc -O1" if "gcc" in check.compilers() else "clang -O1", tmp_path)
+    library = check.linked(
+        check.HEADER + text, "gcc -O1" if "gcc" in check.compilers() else "clang -O1", tmp_path
+    )
     made = check.Program(
         "f1", "", "void f1(const float *x, float *o, size_t n)", ("n",),
         (("x", "float", ("n",)), ("o", "float", ("n",))), (), "", (12,),
@@ -73,7 +75,9 @@ def test_a_wrong_trace_is_seen(tmp_path):
     trace, _ = check.analyse(subject_of(library, parse(made.declaration)))
     functions = ctypes.CDLL(str(library))
     found = [
-        check.difference(made, trace, check.native(made, ctypes.cast(f, ctypes.c_void_p).value), set())
+        check.difference(
+            made, trace, check.native(made, ctypes.cast(f, ctypes.c_void_p).value), set()
+        )
         for f in (functions.f1, functions.f2, functions.f3, functions.f4)
     ]
     assert [bool(text) for text in found] == [False, True, True, True]

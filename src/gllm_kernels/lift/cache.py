@@ -36,6 +36,7 @@ FIRST_BYTES = 64
 MOST_BYTES, MOST_ENTRIES, MOST_QUESTIONS, LONGEST = 1 << 20, 512, 20_000, 64
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 QUESTIONS = ("read", "constant", "slot", "callee")
 BAD = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError,
        OverflowError, GllmError)  # fmt: skip
@@ -120,7 +121,8 @@ def directory() -> Path | None:
 
 
 def _name(image: Image, entry: int, signature: Signature) -> str:
-    head = f"{LIFTER_VERSION} {platform.machine()} {signature} {image.read(entry, FIRST_BYTES).hex()}"
+    first = image.read(entry, FIRST_BYTES).hex()
+    head = f"{LIFTER_VERSION} {platform.machine()} {signature} {first}"
     return hashlib.sha256(head.encode()).hexdigest() + ".json"
 
 
@@ -146,7 +148,10 @@ def _whole(data: Json) -> Json:
         item = pending.pop()
         if isinstance(item, bool | float):
             raise ValueError(f"the number {item}")
-        pending += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        if isinstance(item, dict):
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item
     return data
 
 
@@ -196,7 +201,7 @@ def _own(opened: int, what: str) -> bool:
 
 def _read(folder: int, name: str) -> Json | None:
     try:
-        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        opened = os.open(name, FILE, dir_fd=folder)
     except FileNotFoundError:
         return None
     with open(opened, "rb") as file:
@@ -223,8 +228,8 @@ def _bound(folder: int) -> None:
     """Remove the oldest entries beyond a number."""
     names = os.listdir(folder)
     if len(names) > MOST_ENTRIES:
-        ages = sorted((os.stat(n, dir_fd=folder, follow_symlinks=False).st_mtime_ns, n) for n in names)
-        for _, name in ages[: len(names) - MOST_ENTRIES]:
+        age = {n: os.stat(n, dir_fd=folder, follow_symlinks=False).st_mtime_ns for n in names}
+        for name in sorted(names, key=age.__getitem__)[: len(names) - MOST_ENTRIES]:
             os.unlink(name, dir_fd=folder)
 
 

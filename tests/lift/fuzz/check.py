@@ -136,7 +136,9 @@ def cases(made: Program, rng: np.random.Generator) -> Iterator[dict[str, int]]:
     for sizes in dict.fromkeys(table):
         if np.prod([max(1, s) for s in sizes]) <= most:
             named = dict(zip(made.dims, map(int, sizes), strict=False))
-            yield named | ({"ld": named["n"] + int(rng.integers(0, 4))} if "ld" in made.dims else {})
+            yield named | (
+                {"ld": named["n"] + int(rng.integers(0, 4))} if "ld" in made.dims else {}
+            )
 
 
 def values(rng: np.random.Generator, ctype: str, count: int, mode: int) -> np.ndarray:
@@ -192,7 +194,9 @@ def _one_case(
         data = values(rng, ctype, length, mode)
         theirs[name] = guarded(length, data.dtype, rng.choice(("start", "end")), data)
         ours[name] = data.copy()
-    scalars = {s: float(values(rng, "float", 1, mode * int(rng.integers(0, 2)))[0]) for s in made.scalars}
+    scalars = {
+        s: float(values(rng, "float", 1, mode * int(rng.integers(0, 2)))[0]) for s in made.scalars
+    }
     try:
         wanted = run(trace, {**ours, **sizes, **scalars})
     except IndexError as error:
@@ -204,7 +208,10 @@ def _one_case(
         place = _unequal(ours[name], array)
         if place is not None:
             return f"{name}[{place}] is {array[place]!r}, the trace says {ours[name][place]!r}"
-    if wanted is not None and _unequal(np.array([wanted]), np.array([got], wanted.dtype)) is not None:
+    if (
+        wanted is not None
+        and _unequal(np.array([wanted]), np.array([got], wanted.dtype)) is not None
+    ):
         return f"the result is {got!r}, the trace says {wanted!r}"
     return ""
 
@@ -305,11 +312,6 @@ def batches(first: int, count: int) -> Iterator[list[int]]:
 
 # ---- reports
 
-KINDS = (
-    r"at [^:]*: ", r": .*", r"\(.*?\)", r"\b(is computed by another formula).*",
-)  # fmt: skip
-
-
 def reason_of(outcome: Outcome) -> str:
     """The kind of a refusal: its first line without names and numbers."""
     text = outcome.reason.splitlines()[0].partition(": ")[2]
@@ -326,7 +328,9 @@ def summary(outcomes: list[Outcome]) -> str:
     for label, some in (("without a twist", [o for o in outcomes if not o.twist]),
                         ("with a twist", [o for o in outcomes if o.twist])):  # fmt: skip
         lifted = sum(o.verdict == "lifted" for o in some)
-        lines.append(f"{label}: {lifted} of {len(some)} lift ({100 * lifted / max(1, len(some)):.1f} %)")
+        lines.append(
+            f"{label}: {lifted} of {len(some)} lift ({100 * lifted / max(1, len(some)):.1f} %)"
+        )
     lines += _reasons([o for o in outcomes if o.verdict == "refused"])
     times = sorted(o.ms for o in outcomes) or [0.0]
     lines.append(f"one lift: median {times[total // 2]:.1f} ms, longest {times[-1]:.0f} ms")

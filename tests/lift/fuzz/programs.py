@@ -292,9 +292,7 @@ def _function(w: Writer) -> tuple[list[str], str]:
     return [*w.before, *nest(w, outer, lines)], "void"
 
 
-def _reduction(
-    w: Writer, name: str, outer: list, inner: list, values: list[str]
-) -> list[str]:
+def _reduction(w: Writer, name: str, outer: list, inner: list, values: list[str]) -> list[str]:
     """`float name` = a reduction over the inner axes."""
     rng = w.rng
     init, step = rng.choice(FOLDS)
@@ -409,7 +407,9 @@ def _masked_index(w: Writer) -> None:
         lambda i: f"(unsigned char)({i})", lambda i: f"(short)({i})", lambda i: f"({i}) * ({i}) / ({i} + 1)",
     ))  # fmt: skip
     for lengths in w.inputs.values():
-        lengths.add(f"{dim} + {k} + 2" if len(w.dims) == 1 else f"{'*'.join(w.dims)} + {k} + {dim} + 2")
+        lengths.add(
+            f"{dim} + {k} + 2" if len(w.dims) == 1 else f"{'*'.join(w.dims)} + {k} + {dim} + 2"
+        )
 
 
 def _counter_value(w: Writer) -> None:
@@ -439,7 +439,9 @@ def _delay(w: Writer) -> None:
         names = [f"d{k}" for k in range(count)]
         w.before.append("float " + ", ".join(f"{d} = 0.0f" for d in names) + ";")
         moves = " ".join(f"{a} = {b};" for a, b in zip(names, names[1:], strict=False))
-        w.body.append(lambda v: [f"{{ float now = {v}; {v} += {names[0]}; {moves} {names[-1]} = now; }}"])
+        w.body.append(
+            lambda v: [f"{{ float now = {v}; {v} += {names[0]}; {moves} {names[-1]} = now; }}"]
+        )
     else:
         w.corners.add(count)
         w.before.append(f"float ring[{count}] = {{0}}; unsigned at = 0;")
@@ -522,7 +524,9 @@ def _position(w: Writer) -> None:
     """The place of an element, found by data."""
     var = "$" + "ijp"[len(w.dims) - 1]
     w.before.append("float best = -INFINITY; float where = 0.0f;")
-    w.body.append(lambda v: [f"if ({v} > best) {{ best = {v}; where = (float){var}; }} {v} = where;"])
+    w.body.append(
+        lambda v: [f"if ({v} > best) {{ best = {v}; where = (float){var}; }} {v} = where;"]
+    )
 
 
 TWISTS = (
