@@ -26,8 +26,10 @@ from ..trace.render import render
 from ..trace.spec import immediate_symbols
 from .op import Op
 
-# loops must survive, nothing may be vectorised, no product may be contracted, NaN must count
-C_FLAGS = ("-g", "-O1", "-fno-tree-vectorize", "-ffp-contract=off", "-fPIC", "-shared")
+# loops must survive, nothing may be vectorised, no product may be contracted, NaN must count; a
+# switch over data is comparisons, not a jump to an address
+C_FLAGS = ("-g", "-O1", "-fno-tree-vectorize", "-fno-jump-tables", "-ffp-contract=off", "-fPIC",
+           "-shared")
 
 _alive: list[object] = []  # libraries and code memory behind registered operators
 
