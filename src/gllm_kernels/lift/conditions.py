@@ -10,7 +10,6 @@ from math import gcd, prod
 from ..trace.ir import Op
 from . import value as v
 from . import data
-from .data import Part
 from .error import SCALAR, Refusal
 from .nodes import WIDTH, Node, Nodes
 from .program import Block
@@ -516,7 +515,7 @@ class Conditions:
         """The outcome; remembered where the ranges of the dimensions leave both possible. Of an
         equality, the sides: a loop that ends at 0 must not begin beyond."""
         outcome = HOLDS[relation](v.value_of(d))
-        if d.__class__ is not v.Poly or not feasible(d, relation):
+        if d.__class__ is not v.Poly or not v.feasible(d, relation):
             return outcome
         if relation not in ("e", "ne"):
             self.recorded[Condition(at, d, relation, jump)] = outcome
@@ -529,7 +528,7 @@ class Conditions:
     ) -> bool:
         """Only the test that leaves the innermost loop may look at its counter."""
         outcome = HOLDS[relation](d.value)
-        if not feasible(d, relation):
+        if not v.feasible(d, relation):
             return outcome
         frame = self.frames[-1] if self.frames else None
         if block is None or frame is None or block.leaves != frame.loop:
@@ -586,16 +585,3 @@ class Conditions:
         if cc not in table:
             raise Refusal(f"condition {cc!r} after a comparison of floats")
         return table[cc]
-
-
-def feasible(d: v.Poly, relation: str) -> bool:
-    """Whether the ranges of the atoms, at least 0, leave both outcomes possible."""
-    low = high = d.terms.get(v.ONE, 0)
-    for mono, coef in d.terms.items():
-        if mono and coef > 0:
-            high = max(high, 1)
-        elif mono:
-            low = min(low, -1)
-    if relation in ("e", "ne"):
-        return low <= 0 <= high
-    return low <= 0 < high if relation in ("le", "g") else low < 0 <= high

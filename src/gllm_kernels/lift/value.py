@@ -258,6 +258,19 @@ def upper_bound(a: Int) -> int | None:
     return None if any(c > 0 for m, c in a.terms.items() if m) else a.terms.get(ONE, 0)
 
 
+def feasible(d: Poly, relation: str) -> bool:
+    """Whether the ranges of the atoms, at least 0, leave both outcomes possible."""
+    low = high = d.terms.get(ONE, 0)
+    for mono, coef in d.terms.items():
+        if mono and coef > 0:
+            high = max(high, 1)
+        elif mono:
+            low = min(low, -1)
+    if relation in ("e", "ne"):
+        return low <= 0 <= high
+    return low <= 0 < high if relation in ("le", "g") else low < 0 <= high
+
+
 def fits(a: Int, width: int) -> bool:
     """Whether |a| < 2^(width-1) for all sizes within the contract."""
     if a.__class__ is int:
