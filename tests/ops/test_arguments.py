@@ -28,7 +28,7 @@ COS = np.ones((20, 4), np.float32)
     (lambda: gk.gemm(X, X.T.copy(), epilogue=np.tanh), "epilogue is a ufunc"),
     (lambda: gk.gemm(X, X.T.copy(), epilogue="softmax"), "wanted an elementwise operator"),
     (lambda: gk.matmul(X, X[:, :3]), "`w`"),
-    (lambda: gk.rope(np.ones((6, 2, 7), np.float32), COS[:6], COS[:6]), "size 7, wanted 8"),
+    (lambda: gk.rope(np.ones((6, 2, 7), np.float32), COS[:6], COS[:6]), "size 7, which must be a multiple of 2"),
     (lambda: gk.rope_with_pos(np.ones((6, 2, 8), np.float32), COS, COS, pos=15), "21 are needed"),
     (lambda: gk.gather(X, np.array([6])), r"`rows`\[0\] is 6; it must lie in 0..5"),
     (lambda: gk.gather(X, np.array([0.0])), "`rows` has dtype float64"),

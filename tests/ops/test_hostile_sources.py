@@ -65,7 +65,7 @@ def test_files_that_are_no_libraries(folder, name, message):
     ("void shitf" + ARGUMENTS, "defines no function shitf; did you mean shift?"),
     ("void zzz" + ARGUMENTS, "it defines: hidden, shift, silu, unused"),
     ("void hidden" + ARGUMENTS, "hidden is local to the library; define it without `static`"),
-    ("void unused(const float *x, float *out, size_t n, size_t m)", "does not use m; check the decl"),
+    ("void unused(const float *x, float *out, size_t n, size_t m)", "m is a size that decides nothing"),
     ("void shift(const float *x, float *out)", "rdx is read before it is written"),
     ("void shift(const float *x, size_t n, float *out)", "shift: "),
     ("float shift" + ARGUMENTS, "check the return type"),

@@ -23,7 +23,7 @@ from ..codegen.kernel import Routine
 from ..codegen.pack import packing_of, panel_bytes, spare_bytes
 from ..codegen.tuning import TuningParams, default_params
 from ..codegen.work import PACK
-from ..dtypes import CTYPES, NARROW
+from ..dtypes import CTYPES, FLOATS, NARROW
 from ..errors import ShapeError, UnsupportedOpError
 from ..executable.buffers import aligned_bytes
 from ..memory import CodeBatch, place_batch
@@ -70,7 +70,7 @@ def pack_b(b: Array, transposed: bool = False) -> PackedB:
     float32, float16 or bfloat16 in, float32 panels out. Raises ShapeError for anything else.
     """
     array = np.asarray(b)
-    if array.ndim != 2 or array.dtype.name not in CTYPES:
+    if array.ndim != 2 or array.dtype.name not in FLOATS:
         raise ShapeError(f"pack_b: `b` is {array.dtype}{array.shape}; wanted a float32 matrix (or "
                          f"{', '.join(NARROW)})")
     array, isa = np.ascontiguousarray(array), current_isa()
