@@ -25,7 +25,7 @@ def test_environment() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "wanted"),
     [
-        ("GLLM_ISA", "sse9", "avx512|avx2|scalar"),
+        ("GLLM_ISA", "sse9", "avx512|avx512bf16|avx2|scalar"),
         ("GLLM_THREADS", "two", "0..1024"),
         ("GLLM_THREADS", "-1", "0..1024"),
         ("GLLM_SPEC", "3", "0|1|2"),

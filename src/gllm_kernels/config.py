@@ -16,7 +16,7 @@ from functools import cache
 
 from .errors import ConfigError
 
-ISAS = ("avx512", "avx2", "scalar")
+ISAS = ("avx512", "avx512bf16", "avx2", "scalar")
 STAGES = ("trace", "graph", "plan", "kernel", "asm")
 MAX_THREADS = 1024
 

@@ -13,12 +13,14 @@ import pytest
 from guard import guarded_copy
 from products import Form
 
+import gllm_kernels as gk
 from gllm_kernels.codegen import dots, gemm, interp, micro, spec
 from gllm_kernels.codegen.assemble import compile_kernel
-from gllm_kernels.codegen.isa.avx512 import AVX512
+from gllm_kernels.codegen.isa.avx512 import AVX512_BF16 as AVX512
 from gllm_kernels.codegen.isa.detect import host
 from gllm_kernels.codegen.pairs import PAIRS
 from gllm_kernels.codegen.tuning import default_params
+from gllm_kernels.config import config
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 HOST = pytest.mark.skipif("avx512_bf16" not in host().features, reason="no AVX512_BF16")
@@ -109,3 +111,17 @@ def test_hot_loops_hold_one_instruction_for_32_terms():
     loop = next(s for s in code.loop_stats() if s.name == "dot k")
     assert (loop.fmas, loop.moves, loop.spills) == (wide * tall, 0, 0)
     assert "vdpbf16ps" in str(code)
+
+
+@HOST
+def test_only_who_asks_for_pairs_gets_them():
+    """Denormals survive, and rows are the same in any product, unless `avx512bf16` is in force."""
+    b = np.full((8, 32), 2e38).astype(BF16)
+    small = np.full((2, 8), 1e-39).astype(BF16)
+    with config(isa="avx512"):
+        assert (gk.gemm(small, b) == gk.gemm(small[:1], b)).all() and (gk.gemm(small, b) > 1.5).all()
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(s, dtype=np.float32).astype(BF16) for s in ((130, 77), (77, 40)))
+    with config(isa="avx512bf16"):
+        got = gk.gemm(a, b).astype(np.float64)
+    np.testing.assert_allclose(got, a.astype(np.float64) @ b.astype(np.float64), rtol=1e-2, atol=0.1)

@@ -71,3 +71,13 @@ def test_operators_tell_how_they_are_called():
     assert str(inspect.signature(gk.rope_with_pos)) == "(x, cos, sin, *, pos, out=None)"
     assert gk.silu.__doc__.startswith("out[i] = x[i] / (1 + exp(-x[i]))")
     assert {"silu", "compile_c", "register", "gemm", "matmul"} <= set(dir(gk))
+
+
+@pytest.mark.parametrize("call", [
+    gk.relu, lambda x: gk.vec_sum(x[0]), lambda x: gk.gemm(x, X.T.copy()),
+    lambda x: gk.matmul(X, x), lambda x: gk.gemm(x, X.T.copy(), epilogue="silu"),
+    gk.pack_b, lambda x: gk.gather(X, np.array([1, 0], ">i4")),
+    lambda x: gk.CompilerGraph().weight("w", x)])
+def test_the_other_byte_order_is_refused(call):
+    with pytest.raises(gk.ShapeError, match=">[fi]4"):
+        call(X.astype(">f4"))

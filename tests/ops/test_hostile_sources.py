@@ -166,3 +166,15 @@ def test_no_compiler_at_all(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(gk.CompileError, match="cc, gcc, clang are not on PATH; install one, set CC, or"):
         gk.compile_c(C, SHIFT)
+
+
+@pytest.mark.parametrize("address", (0, 0x1000, 0x2000))
+def test_a_fixed_address_is_no_constant(address):
+    text = C + f"void fixed{ARGUMENTS} {{ for (size_t i = 0; i < n; i++) out[i] = *(volatile float *){address}; }}"
+    with pytest.raises(gk.LiftError, match="a load from a global variable"):
+        gk.compile_c(text, "void fixed" + ARGUMENTS)
+
+
+def test_what_is_no_file_is_not_read():
+    with pytest.raises(gk.LiftError, match="/dev/zero: is no regular file"):
+        gk.register("/dev/zero", SHIFT)

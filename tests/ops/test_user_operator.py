@@ -121,3 +121,35 @@ def test_a_maximum_by_fmaxf_runs_on_every_isa():
                 assert op(x) == x.max()
     with pytest.raises(gk.ShapeError, match="size `n` has 0 elements, 1 are needed"):
         op(np.zeros(0, np.float32))
+
+
+FLIPS = {"rows": ("x[(m-1-i)*n + j]", lambda x: x[::-1]),
+         "columns": ("x[i*n + n-1-j]", lambda x: x[:, ::-1]),
+         "both": ("x[(m-1-i)*n + n-1-j]", lambda x: x[::-1, ::-1])}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", FLIPS)
+def test_axes_read_backwards_have_their_shape(name, isa):
+    element, want = FLIPS[name]
+    declaration = f"void flip_{name}(const float *x, float *o, size_t m, size_t n)"
+    flip = gk.compile_c(f"""#include <stddef.h>
+        {declaration} {{
+            for (size_t i = 0; i < m; i++) for (size_t j = 0; j < n; j++) o[i*n + j] = {element};
+        }}""", declaration)
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    with config(isa=isa):
+        np.testing.assert_array_equal(flip(x), want(x))
+
+
+@pytest.mark.parametrize(("name", "want"), [("floorf", np.floor), ("ceilf", np.ceil),
+                                            ("truncf", np.trunc), ("rintf", np.rint)])
+def test_roundings_lift_as_this_compiler_writes_them(name, want):
+    declaration = f"void {name}_of(const float *x, float *o, size_t n)"
+    op = gk.compile_c(f"""#include <math.h>
+        #include <stddef.h>
+        {declaration} {{ for (size_t i = 0; i < n; i++) o[i] = {name}(x[i]); }}""", declaration)
+    x = np.array([-2.5, -0.5, 0.5, 1.5, 1e9, np.nan, np.inf, 3.3], np.float32)
+    for isa in ISAS:
+        with config(isa=isa):
+            np.testing.assert_array_equal(op(x), want(x))

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .isa.base import Isa
-from .isa.detect import host
 from .kernel import K
 
 
@@ -44,5 +43,4 @@ def default_params(isa: Isa) -> TuningParams:
     takes a third of a 2nd-level cache of 1 MB; mc is a multiple of mr.
     """
     mr = 14 if isa.vregs >= 32 else 6
-    pairs = K.VDOT2 in isa.rows and "avx512_bf16" in host().features
-    return TuningParams(mr=mr, nr=2 * isa.lanes, kc=1024, mc=6 * mr if isa.vregs >= 32 else 12 * mr, nc=1024, pairs=pairs)
+    return TuningParams(mr=mr, nr=2 * isa.lanes, kc=1024, mc=6 * mr if isa.vregs >= 32 else 12 * mr, nc=1024, pairs=K.VDOT2 in isa.rows)

@@ -52,6 +52,7 @@ MODELS = {  # AMD 57647 (Zen 4 optimization guide) 2.11, 2.12; Intel's clients a
     "avx2":   Ports(fma=2, wide=2, narrow=2, latency=4, vector=3),
     "avx512": Ports(fma=1, wide=1, narrow=2, latency=4, vector=3),  # 512 bits in two halves
 }
+MODELS["avx512bf16"] = MODELS["avx512"]
 # fmt: on
 
 

@@ -101,7 +101,7 @@ class CompilerGraph:
     def weight(self, name: str, array: np.ndarray) -> View:
         """An array fixed for the life of the layer; kept, not copied, when C-contiguous."""
         array = np.asarray(array)
-        if array.dtype.name not in ITEMSIZE:
+        if array.dtype.name not in ITEMSIZE or not array.dtype.isnative:
             raise ShapeError(f"weight {name!r} has dtype {array.dtype}; convert it to one of "
                              f"{', '.join(ITEMSIZE)}")
         self.arrays[name] = np.ascontiguousarray(array)

@@ -26,7 +26,9 @@ from ..trace.interp import libm
 from .calls import BULK, MATHS
 from .lines import source_line
 
-BASE = 0x1000  # where the sections of a relocatable object are laid out
+# where an object is laid out and a library begins: no number in a program that is an address by
+# mistake, such as 0, lies there
+BASE = 0x2000_0000
 EXTERNAL = 0x4000_0000  # within reach of a 32-bit displacement from BASE
 SLOTS = 0x5000_0000
 ALLOC, WRITE = 2, 1  # SHF_*
@@ -124,6 +126,8 @@ def jump_slot(code: bytes, address: int) -> int | None:
 
 def open_object(path: str | Path) -> Image:
     """The image of a relocatable object or a shared library."""
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        raise LiftError(f"{path}: is no regular file; give a .o or .so")
     try:
         elf = ELFFile(BytesIO(Path(path).read_bytes()))
         if elf["e_machine"] == "EM_X86_64" and elf.elfclass == 64:
@@ -167,7 +171,7 @@ def _define(image: Image, table, starts: dict[int, int] | None) -> None:
     for symbol in table.iter_symbols() if table else ():
         section = symbol["st_shndx"]
         if symbol["st_info"]["type"] == "STT_FUNC" and section != "SHN_UNDEF":
-            base = starts[section] if starts is not None else 0
+            base = starts[section] if starts is not None else BASE
             image.symbols[symbol.name] = base + symbol["st_value"]
 
 
@@ -199,19 +203,20 @@ def _write(image: Image, at: int, displacement: int) -> None:
 
 
 def _shared(elf: ELFFile) -> Image:
-    image = Image()
+    image = Image(origin=BASE)
     for segment in elf.iter_segments("PT_LOAD"):
         data = bytearray(segment.data())  # what the file does not hold is no constant
         fixed = not segment["p_flags"] & PF_WRITE
-        image.regions.append(Region(segment["p_vaddr"], data, fixed))
+        image.regions.append(Region(BASE + segment["p_vaddr"], data, fixed))
     tables = [elf.get_section_by_name(n) for n in (".symtab", ".dynsym")]
     for table in tables:
         _define(image, table, None)
     for section in elf.iter_sections("SHT_RELA"):
         for symbol, row in _entries(elf, section) if section["sh_flags"] & ALLOC else ():
-            image.patched.update(range(row["r_offset"], row["r_offset"] + 8))
+            at = BASE + row["r_offset"]
+            image.patched.update(range(at, at + 8))
             if symbol.name:
-                image.slots[row["r_offset"]] = symbol.name.split("@")[0]
+                image.slots[at] = symbol.name.split("@")[0]
     return image
 
 

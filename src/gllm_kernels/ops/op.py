@@ -326,6 +326,9 @@ def _array(op: str, name: str, value: object, operator: Operator) -> Array:
     wanted = operator.dtype(name)
     if not isinstance(value, np.ndarray):
         value = np.asarray(value)
+    if not value.dtype.isnative:
+        raise ShapeError(f"{op}: `{name}` is {value.dtype}, in the other byte order; convert it with "
+                         f".astype(np.{value.dtype.name})")
     if name in dict(operator.indexes) and value.dtype.kind in "iu":
         return _narrow(op, name, value, wanted)
     if {value.dtype.name, wanted} == {"bool", "uint8"}:  # any byte but 0 is true

@@ -70,7 +70,7 @@ def pack_b(b: Array, transposed: bool = False) -> PackedB:
     float32, float16 or bfloat16 in, float32 panels out. Raises ShapeError for anything else.
     """
     array = np.asarray(b)
-    if array.ndim != 2 or array.dtype.name not in FLOATS:
+    if array.ndim != 2 or array.dtype.name not in FLOATS or not array.dtype.isnative:
         raise ShapeError(f"pack_b: `b` is {array.dtype}{array.shape}; wanted a float32 matrix (or "
                          f"{', '.join(NARROW)})")
     array, isa = np.ascontiguousarray(array), current_isa()

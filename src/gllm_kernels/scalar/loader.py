@@ -129,6 +129,8 @@ UNREADABLE = (
 
 def load_object(path: str | Path) -> LoadedObject:
     """Read, check, relocate and map a relocatable x86-64 ELF object."""
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        raise FormatError(f"{path}: is no regular file")
     try:
         content = Path(path).read_bytes()
     except OSError as failure:

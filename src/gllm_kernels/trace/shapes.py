@@ -96,6 +96,11 @@ def accesses(trace: OpTrace, name: str) -> Iterator[Access]:
 
 
 def _access(index: Affine, bound: dict[str, Affine]) -> Access:
+    """The same places counted upwards: n - 1 - i runs over what i runs over."""
+    for binder, extent in bound.items():
+        step = index.coefficient(binder)
+        if step.terms and all(coef < 0 for coef, _ in step.terms):
+            index = index.substitute({binder: extent - 1 - Affine.sym(binder)})
     return Access(index, tuple((b, e) for b, e in bound.items() if b in index.symbols))
 
 

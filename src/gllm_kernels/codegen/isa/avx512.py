@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..kernel import K
 from ..legalise import clamp_first
 from .base import Fma, Ins, Isa, Step, row
@@ -139,7 +141,6 @@ ROWS = SHARED | {
     K.VSQRT:   one("VSQRTPS!_ER"),
     K.VFMA:    fma("VFMADD"),
     K.VFNMA:   fma("VFNMADD"),
-    K.VDOT2:   Fma(None, None, two("VDPBF16PS", kind="fma")),  # AVX512_BF16: tuning.pairs
     K.VROUND:  one("VRNDSCALEPS!_IMM8_SAE", encode=rounding),
     K.VSCALEF: two("VSCALEFPS!_ER"),
     K.VAND:    two("VPANDD", swap=True),
@@ -255,4 +256,11 @@ AVX512 = Isa(
                 row("VEX_KMOVW_KR_KM16", "d:k m", kind="load"),
                 row("VEX_KMOVW_M16_KR", "m 0:k", kind="store")),
     mask_swap=row("VEX_KXORW_KR_KR_KR", "d:k 0:k 1:k"),
+)
+
+# The same with products of bf16 pairs. By name only, as it takes denormals for zero, and a sum may
+# depend on how many rows a product has.
+AVX512_BF16 = replace(
+    AVX512, name="avx512bf16", features=AVX512.features | {"avx512_bf16"},
+    rows=ROWS | {K.VDOT2: Fma(None, None, two("VDPBF16PS", kind="fma"))},
 )

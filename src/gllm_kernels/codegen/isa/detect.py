@@ -16,10 +16,11 @@ from ...config import current
 from ...errors import UnsupportedOpError
 from ...memory import place_batch
 from .avx2 import AVX2
-from .avx512 import AVX512
+from .avx512 import AVX512, AVX512_BF16
 from .base import Isa
 
 ISAS: tuple[Isa, ...] = (AVX512, AVX2)  # widest first
+BY_NAME: tuple[Isa, ...] = (*ISAS, AVX512_BF16)  # what may be asked for
 
 # void cpuid(uint32_t r[4]): r[0], r[2] in; eax, ebx, ecx, edx out. cpuid overwrites rbx, which
 # belongs to the caller (AMD64 ABI 3.2.1).
@@ -171,8 +172,8 @@ def current_isa() -> Isa | None:
     available = host_isas()
     if not wanted and available:
         return available[0]
-    chosen = next((isa for isa in available if isa.name == wanted), None)
-    if chosen is None:
+    chosen = isa_named(wanted)
+    if chosen is None or not chosen.features <= host().features:
         raise UnsupportedOpError(refusal(wanted))
     return chosen
 
@@ -185,12 +186,12 @@ def current_isa_name() -> str:
 
 def isa_named(name: str) -> Isa | None:
     """The ISA of this name, whether or not this processor runs it; None for `scalar`."""
-    return next((isa for isa in ISAS if isa.name == name), None)
+    return next((isa for isa in BY_NAME if isa.name == name), None)
 
 
 def refusal(wanted: str) -> str:
     """Why an ISA cannot be used here, and what can."""
-    isa = next((i for i in ISAS if i.name == wanted), AVX2)
+    isa = isa_named(wanted) or AVX2
     lacking = ", ".join(sorted(isa.features - host().features))
     names = ", ".join([i.name for i in host_isas()] + ["scalar"])
     return (f"this processor ({host().brand or host().vendor}) cannot run {isa.name}: it lacks "

@@ -33,7 +33,7 @@ GOALS = (
     Goal("gemm", "f32", "nn", "avx512", False, LARGE, "peak", 0.94),
     Goal("gemm", "f32", "nn", "avx512", False, frozenset(cubes(1000)), "peak", 0.92),
     Goal("gemm", "f32", "nn", "avx2", False, LARGE | frozenset(cubes(1000)), "peak", 0.93),
-    Goal("gemm", "bf16", "nn", "avx512", False, LARGE, "peak", 0.92),
+    Goal("gemm", "bf16", "nn", "avx512bf16", False, LARGE, "peak", 0.92),
     Goal("gemm", "f32 bf16", "nn", "", False, frozenset(GRID), "ratio", 1.0),
     Goal("gemm gemv", "f32 bf16", "nt", "", True, rows(1, 2), "read", 0.90),
     Goal("gemm", "f32 bf16", "nt", "", True, rows(4), "read", 0.75),

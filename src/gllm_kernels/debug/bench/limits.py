@@ -46,7 +46,9 @@ WORDS = {
                     Code.VEX_VMAXPS_YMM_YMM_YMMM256, Code.VEX_VFMADD231PS_YMM_YMM_YMMM256),
 }
 # type: (instruction, feature, products per lane) where the processor multiplies it itself
-NATIVE = {("bf16", "avx512"): (Code.EVEX_VDPBF16PS_ZMM_K1Z_ZMM_ZMMM512B32, "avx512_bf16", 2)}
+PAIRS = Code.EVEX_VDPBF16PS_ZMM_K1Z_ZMM_ZMMM512B32, "avx512_bf16", 2
+NATIVE = {("bf16", "avx512"): PAIRS, ("bf16", "avx512bf16"): PAIRS}
+WORDS["avx512bf16"] = WORDS["avx512"]
 # fmt: on
 
 
