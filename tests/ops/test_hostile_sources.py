@@ -178,3 +178,9 @@ def test_a_fixed_address_is_no_constant(address):
 def test_what_is_no_file_is_not_read():
     with pytest.raises(gk.LiftError, match="/dev/zero: is no regular file"):
         gk.register("/dev/zero", SHIFT)
+
+
+def test_an_element_far_away_is_refused_at_once():
+    text = C + f"void far{ARGUMENTS} {{ for (size_t i = 0; i < n; i++) out[i] = x[i + 100000000]; }}"
+    with pytest.raises(gk.LiftError, match="`x` has 100000002 elements where all sizes are 2"):
+        gk.compile_c(text, "void far" + ARGUMENTS)

@@ -59,6 +59,7 @@ CTYPES = {
     "void": None,
 }  # fmt: skip
 Native = Callable[..., Any]
+MOST_ELEMENTS = 1 << 18
 
 
 def native(address: int, signature: Signature) -> Native:
@@ -89,11 +90,23 @@ def verify(
 ) -> int:
     """The number of calls that were equal, of the first `most` or of all; a LiftError for the first
     that was not."""
+    _check_distances(trace)
     count = 0
     for case in islice(cases(trace, signature), most):
         compare(case, signature, function)
         count += 1
     return count
+
+
+def _check_distances(trace: OpTrace) -> None:
+    """Arrays that are large where all sizes are small cannot be tried at twenty sizes."""
+    for name in trace.names("in", "out", "inout"):
+        needed = reach(trace, name, dict.fromkeys(trace.names("dim"), 2))
+        if needed > MOST_ELEMENTS:
+            raise LiftError(
+                f"{trace.name}: `{name}` has {needed} elements where all sizes are 2; at most "
+                f"{MOST_ELEMENTS} can be verified\n  change: pass a pointer to the first element"
+            )
 
 
 def cases(trace: OpTrace, signature: Signature) -> Iterator[Case]:
