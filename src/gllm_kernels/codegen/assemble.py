@@ -105,7 +105,8 @@ class Assembler:
         text = bytearray(self.encoder.take_buffer())
         end = len(text)
         routines = [entry for entry in self.pool if isinstance(entry, Routine)]
-        for words in sorted(self.pool.keys() - set(routines), key=lambda w: (-len(w), w)):
+        constants = [entry for entry in self.pool if not isinstance(entry, Routine)]
+        for words in sorted(constants, key=len, reverse=True):
             align = min(4 * len(words), 64)
             text += bytes(-len(text) % align)
             self.pool[words] = len(text)

@@ -5,8 +5,8 @@ but A, and no element of B is moved but to a register.
 
 With `pairs` (both matrices bf16, VDPBF16PS) a lane holds two terms; then the two are added first.
 
-A tile is `wide` rows of B times `tall` rows of A: a step of the k loop loads wide + tall vectors for
-wide*tall FMAs. A is packed [tile][k / lanes][tall][lanes]: as it lies its rows would share one set
+A tile is `wide` rows of B times `tall` rows of A: a step of the k loop loads wide + tall vectors
+for wide*tall FMAs. A is packed [tile][k / lanes][tall][lanes]: as it lies its rows would share one set
 of the 1st-level cache whenever k is a power of two. With more than one tile of rows, k is cut into
 chunks that stay in the 1st-level cache from tile to tile; the accumulators wait in memory. Either
 way a sum has `lanes` accumulators that run over r in ascending order, as in `gemv.dot`.
@@ -24,7 +24,7 @@ from .pack import LINE, Multiples, multiples
 from .pairs import PAIRS, WIDTHS, fetch, lanes_of, multiply, odd_of, part_of
 from .rounds import Values, rounds
 from .transpose import sum_each
-from .work import DOTS, HEAD, WORK, call, finished, routine_builder
+from .work import DOTS, HEAD, WORK, bounded, call, finished, routine_builder
 
 CHUNK = 512  # terms: 12 KB of B and 8 KB of A
 
@@ -44,7 +44,7 @@ def offsets_of(isa: Isa, rows: int) -> tuple[int, ...]:
 
 def dots_bytes(isa: Isa, rows: int, k: Affine) -> Affine:
     """Scratch; it grows with k, because all of A is packed."""
-    wide, tall = tile_of(isa)
+    _, tall = tile_of(isa)
     return offsets_of(isa, rows)[-1] + (k + isa.lanes) * (4 * (rows + tall))
 
 
@@ -55,7 +55,6 @@ def dots_routine(isa: Isa, rows: int, stored: tuple[str, str]) -> Routine:
 def dots(isa: Isa, rows: int, stored: tuple[str, str]) -> Kernel:
     """The driver: blocks of columns, groups of `wide`, chunks of k, tiles of `tall` rows."""
     b = routine_builder("gemm.dots", isa, WORK)
-    wide, tall = tile_of(isa)
     at, end, m = b.emit(K.SCRATCH), b.emit(K.END), b.arg("m")
     zeros, _, sums, packed = (at + offset for offset in offsets_of(isa, rows))
     _start(b, isa, zeros, packed, stored[0])
@@ -91,10 +90,10 @@ def _groups(b: KernelBuilder, isa: Isa, rows: int, storage: str, block: tuple[Va
             target: Value) -> None:
     """The last group ends with the matrix, where it may repeat columns of the one before. A matrix
     of fewer columns than a group takes them one by one: all columns of the group are that one."""
-    wide, tall = tile_of(isa)
+    wide, _ = tile_of(isa)
     j, columns = block
     n, line = b.arg("n"), b.arg("b_line")
-    many = b.emit(K.IMIN, b.emit(K.IMAX, n - (wide - 1), b.int(0)), b.int(1))
+    many = bounded(b, n - (wide - 1), 0, 1)
     step = many * (wide - 1) + 1
     groups = (columns + step - 1) / step
     with b.loop(0, groups, 1, j, name="group") as group:
@@ -112,13 +111,13 @@ def _chunks(b: KernelBuilder, isa: Isa, rows: int, storage: str,
     at, m, k = b.emit(K.SCRATCH), b.arg("m"), lanes_of(b, storage, b.arg("k"))
     zeros, kept, _, packed = (at + offset for offset in offsets_of(isa, rows))
     size, deep = wide * tall * isa.vector_bytes, (k + (b.lanes - 1)) & -b.lanes
-    single = b.emit(K.IMIN, b.emit(K.IMAX, b.int(tall + 1) - m, b.int(0)), b.int(1))
+    single = bounded(b, b.int(tall + 1) - m, 0, 1)
     chunk = b.emit(K.IMAX, deep - CHUNK, b.int(0)) * single + CHUNK  # one tile needs no chunks
     with b.loop(0, (b.emit(K.IMAX, k, b.int(1)) + chunk - 1) / chunk, 1, name="chunk") as part:
         r = part.iv * chunk
         depth = b.emit(K.IMIN, k - r, chunk)
         begun = b.emit(K.IMIN, r, b.int(1))
-        last = b.emit(K.IMIN, b.emit(K.IMAX, r + chunk - k + 1, b.int(0)), b.int(1))
+        last = bounded(b, r + chunk - k + 1, 0, 1)
         call(b, Routine("dot tiles", dot_tiles, (isa, storage)), "dots", DOTS, {
             "tiles": (m + (tall - 1)) / tall, "x": packed + r * (4 * tall),
             "x_next": deep * (4 * tall), "w": start + r * WIDTHS[storage], "w_line": line,
@@ -174,8 +173,8 @@ def _tile(b: KernelBuilder, isa: Isa, storage: str, at: tuple[Value, ...]) -> No
 
 def _step(b: KernelBuilder, storage: str, tile: tuple[int, int], phis: Values, offsets: Multiples,
           part: Value | None) -> list[Value]:
-    """acc[column*tall + row] += x[row] * w[column], one vector of each. The next group of columns is
-    prefetched as one linear stretch: the hardware follows few streams, and not across a page."""
+    """acc[column*tall + row] += x[row] * w[column], one vector of each. The next group of columns
+    is prefetched as one linear stretch: the hardware follows few streams, and not across a page."""
     wide, tall = tile
     quads = -(-wide // 4)
     x, ahead, lines, acc = phis[0], phis[1], phis[2:2 + quads], phis[2 + quads:]

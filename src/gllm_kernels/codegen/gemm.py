@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..dtypes import SIZE
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace
 from .access import integer, storage_of
@@ -25,7 +26,7 @@ from .elementwise import check_in_place
 from .frame import begin
 from .gemv import stream, stream_bytes, stream_routine
 from .isa.base import Isa
-from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
+from .kernel import K, Kernel, Mem, Routine, Value
 from .pack import packing_of
 from .packed import layout_of, packed, packed_routine
 from .pairs import PAIRS
@@ -137,12 +138,13 @@ def _target(site: Site) -> dict[str, Value]:
     """C[0, 0] and its rows; `direct` when the sums are the result as they are."""
     b, product = site.build, site.product
     store = product.trace.stores[0]
-    size = 2 if storage_of(product.trace, store.param) != "float" else 4
+    stored = storage_of(product.trace, store.param)
+    size = SIZE[stored]
     start = b.arg(store.param) + integer(b, store.index.without(product.row, product.column),
                                          site.batch) * size
     line = integer(b, store.index.coefficient(product.row), {}) * size
     return {"c": start, "c_line": line, "c_size": b.int(size),
-            "direct": b.int(int(size == 4 and is_plain(product)))}
+            "direct": b.int(int(stored == "float" and is_plain(product)))}
 
 
 def is_plain(product: Contraction) -> bool:

@@ -20,7 +20,7 @@ from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
 from .pack import LINE, multiples
 from .rounds import Values, rounds
 from .transpose import sum_each
-from .work import HEAD, WORK, finished, routine_builder
+from .work import HEAD, WORK, bounded, finished, routine_builder
 
 GROUP = 8  # columns of B that `dot` reads side by side for one row
 MARGIN = 16  # floats before and behind a row of sums that whole vectors may overwrite
@@ -83,7 +83,7 @@ def dot(s: Stream, j: Value, columns: Value, target: Value) -> None:
     fewer columns than a group takes them one by one: all columns of the group are that one.
     """
     b, n = s.build, s.arg("n")
-    many = b.emit(K.IMIN, b.emit(K.IMAX, n - (GROUP - 1), b.int(0)), b.int(1))
+    many = bounded(b, n - (GROUP - 1), 0, 1)
     step = many * (GROUP - 1) + 1
     steps = columns * (many * (1 - GROUP) + GROUP)
     with b.loop(0, steps, GROUP, j, name="dot group") as group:

@@ -9,13 +9,14 @@ repeats a row.
 
 from __future__ import annotations
 
+from ..trace.affine import Affine
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
 from .pack import LINE, multiples
 from .pairs import multiply
 from .tuning import TuningParams
 from .work import MICRO, routine_builder
-from ..trace.affine import Affine
+
 
 def heights(params: TuningParams) -> tuple[int, ...]:
     """Tiles of these heights exist: rows are divided evenly, not into full tiles and a rest."""
@@ -24,6 +25,7 @@ def heights(params: TuningParams) -> tuple[int, ...]:
 
 
 def height_step(params: TuningParams) -> int:
+    """Rows from one height to the next."""
     return 1 if params.mr <= 8 else 2
 
 

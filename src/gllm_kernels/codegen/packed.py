@@ -22,7 +22,7 @@ from .micro import height_step, heights, micro_routine
 from .pack import block_bytes, padded, pitch, spare_bytes
 from .pairs import PAIRS, lanes_of, odd_of
 from .tuning import TuningParams
-from .work import HEAD, MICRO, PACK, TILES, WORK, block, call, finished, routine_builder
+from .work import HEAD, MICRO, PACK, TILES, WORK, block, bounded, call, finished, routine_builder
 
 ROWS = 2048  # rows between two packings of the same block of B, rounded up to blocks of mc
 L1 = 32 << 10  # bytes: the smallest 1st-level data cache of AVX2 machines
@@ -60,11 +60,6 @@ class Span:
 
     first: Value
     size: Value
-
-
-def bounded(b: KernelBuilder, value: Value, low: int, high: int) -> Value:
-    """min(max(value, low), high)"""
-    return b.emit(K.IMIN, b.emit(K.IMAX, value, b.int(low)), b.int(high))
 
 
 # -- the outer loops -------------------------------------------------------------------------------
@@ -179,7 +174,7 @@ def _tiles(isa: Isa, params: TuningParams) -> Kernel:
 def _strip(b: KernelBuilder, p: TuningParams, layout: Layout,
            panels: tuple[tuple[Value, Value], ...], inner: int,
            along: tuple[Value, Value]) -> None:
-    """`along[0]` tiles: sums so far (or zeros), the terms of the block, the epilogue at the last."""
+    """`along[0]` tiles: sums so far or zeros, the terms of the block, the epilogue at the last."""
     height, line, size = b.arg("height"), b.arg("c_line"), b.arg("c_size")
     i, j = panels[0][0] * height, panels[1][0] * p.nr
     left = b.arg("rows") - i, b.arg("columns") - j

@@ -17,9 +17,9 @@ def rounds(b: KernelBuilder, size: Value, apart: bool, inits: Values, body: Body
     code that runs twice, with all lanes first.
 
     A masked load is no memory operand of an FMA, so fewer fit the reorder buffer, and one row lives
-    on loads in flight: there it costs 5 to 25 % of the read bandwidth (Zen 4, cold), so it wants the
-    two parts written apart. So does an instruction set without mask registers. `last` may say otherwise
-    where the part behind whole vectors begins, and what its mask is.
+    on loads in flight: there it costs 5 to 25 % of the read bandwidth (Zen 4, cold), so it wants
+    the two parts written apart. So does an instruction set without mask registers. `last` may say
+    otherwise where the part behind whole vectors begins, and what its mask is.
     """
     whole = size & -b.lanes
     if apart:

@@ -19,7 +19,7 @@ from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
 from .pack import LINE, Multiples, block_bytes, multiples, pitch, spare_bytes
 from .rounds import Values, rounds
 from .tuning import TuningParams
-from .work import HEAD, PACK, SWEEP, WORK, call, finished, routine_builder
+from .work import HEAD, PACK, SWEEP, WORK, bounded, call, finished, routine_builder
 
 WIDTH = 512  # columns of a block: the sums of 14 rows take 28 KB
 DEEP = 8  # rows of B in a sweep
@@ -73,7 +73,7 @@ def _block(b: KernelBuilder, isa: Isa, params: TuningParams, storage: str,
     low, high = swept_heights(params)
     at, m = b.emit(K.SCRATCH), b.arg("m")
     whole = (m + (high - low - 1)) / high  # tiles of full height; the rest is `low` rows or fewer
-    tiles = whole + b.emit(K.IMIN, b.emit(K.IMAX, m - whole * high, b.int(0)), b.int(1))
+    tiles = whole + bounded(b, m - whole * high, 0, 1)
     step = pitch(terms, high, b.lanes)
     with b.loop(0, tiles, 1, name="pack tiles") as tile:
         row = tile.iv * high
@@ -98,7 +98,7 @@ def _block(b: KernelBuilder, isa: Isa, params: TuningParams, storage: str,
 
 
 def _height(b: KernelBuilder, tile: Value, whole: Value, low: int, high: int) -> Value:
-    full = b.emit(K.IMIN, b.emit(K.IMAX, whole - tile, b.int(0)), b.int(1))
+    full = bounded(b, whole - tile, 0, 1)
     return full * (high - low) + low
 
 

@@ -1,10 +1,10 @@
 """The numbers a generator may choose freely: they change speed and never a result's meaning.
 
-    c tile of mr rows x nr columns, kc deep; blocks of mc rows and nc columns; up to `few` rows a B
-    of contiguous terms is not packed, up to `swept` rows one of contiguous columns; `terms` products per sum in a round of the k loop; so many `heights` of tiles, the tallest
-    ones, divide rows evenly; `prepacked`: B is given as panels (`pack.panel_bytes`); `pairs`: products of two bf16
-    matrices multiply pairs of terms (VDPBF16PS); `unroll` vectors
-    per round of a row loop.
+    c tile of mr rows x nr columns, kc deep; blocks of mc rows and nc columns; so many `heights` of
+    tiles, the tallest ones, divide rows evenly; `terms` products per sum in a round of the k loop
+    up to `few` rows a B of contiguous terms is not packed, up to `swept` rows one of contiguous
+    columns; `prepacked`: B is given as panels; `pairs`: two bf16 terms share a lane (VDPBF16PS)
+    `unroll` vectors per round of a row loop
 
 Defaults come from the width of the vectors and the number of registers; measured ones replace them.
 """
@@ -43,4 +43,6 @@ def default_params(isa: Isa) -> TuningParams:
     takes a third of a 2nd-level cache of 1 MB; mc is a multiple of mr.
     """
     mr = 14 if isa.vregs >= 32 else 6
-    return TuningParams(mr=mr, nr=2 * isa.lanes, kc=1024, mc=6 * mr if isa.vregs >= 32 else 12 * mr, nc=1024, pairs=K.VDOT2 in isa.rows)
+    panels = 6 if isa.vregs >= 32 else 12
+    return TuningParams(mr=mr, nr=2 * isa.lanes, kc=1024, mc=panels * mr, nc=1024,
+                        pairs=K.VDOT2 in isa.rows)

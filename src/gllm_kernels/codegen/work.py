@@ -1,7 +1,7 @@
 """What the routines of a matrix product tell each other: blocks of 8-byte slots in scratch.
 
-    product kernel  --WORK-->  driver (gemm.packed, gemv.stream)  --PACK, MICRO-->  pack, micro-kernel
-                                                                  --TILE-->  epilogue
+    product kernel  --WORK-->  driver  --PACK, TILES, MICRO, SWEEP, DOTS-->  routines
+                                       --TILE-->  epilogue
 
 A driver knows neither the trace nor the types: it is compiled once for every product of a process.
 The epilogue is called with the arguments of the product kernel, and finds its tile in `scratch`.
@@ -21,7 +21,8 @@ WORK = ("a", "a_line", "a_depth", "b", "b_line", "b_depth", "m", "n", "k", "c", 
         "direct", "args", "tile", "epilogue", "pack_a", "pack_b")
 # rows of finished sums, `pitch` apart, and which part of C they are; then the batch binders
 TILE = ("sums", "pitch", "row", "rows", "column", "columns")
-PACK = ("source", "line", "depth_step", "lines", "exist", "depth", "target", "width", "spare", "odd")
+PACK = ("source", "line", "depth_step", "lines", "exist", "depth", "target", "width", "spare",
+        "odd")
 MICRO = ("a", "b", "depth", "source", "source_pitch", "target", "target_pitch", "coming",
          "coming_pitch", "tiles", "a_next", "b_next", "source_next", "target_next", "coming_next")
 TILES = ("c", "c_line", "c_size", "direct", "args", "tile", "epilogue", "height", "micro", "kept",
@@ -32,9 +33,8 @@ DOTS = ("tiles", "x", "x_next", "w", "w_line", "depth", "source", "source_next",
         "target", "ahead", "odd")
 
 MOST_BATCH = 8  # axes of a batch
-BLOCKS = {"work": len(WORK), "pack": len(PACK), "tiles": len(TILES), "micro": len(MICRO), "sweep": len(SWEEP),
-          "dots": len(DOTS),
-          "tile": len(TILE) + MOST_BATCH}
+BLOCKS = {"work": len(WORK), "pack": len(PACK), "tiles": len(TILES), "micro": len(MICRO),
+          "sweep": len(SWEEP), "dots": len(DOTS), "tile": len(TILE) + MOST_BATCH}
 HEAD = 64 * sum(-(-slots // 8) for slots in BLOCKS.values())  # bytes at the start of scratch
 Slots = Mapping[str, Value]
 
@@ -48,6 +48,11 @@ def block(b: KernelBuilder, name: str) -> Value:
 def routine_builder(name: str, isa: Isa, slots: tuple[str, ...]) -> KernelBuilder:
     """A builder whose params are slots of a block."""
     return KernelBuilder(name, isa.lanes, tuple(KParam(slot, "i64") for slot in slots))
+
+
+def bounded(b: KernelBuilder, value: Value, low: int, high: int) -> Value:
+    """min(max(value, low), high)"""
+    return b.emit(K.IMIN, b.emit(K.IMAX, value, b.int(low)), b.int(high))
 
 
 def call(b: KernelBuilder, routine: Routine | Value, name: str, names: tuple[str, ...],

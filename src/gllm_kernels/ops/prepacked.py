@@ -55,13 +55,14 @@ class PackedB:
 
     def __repr__(self) -> str:
         tile = "" if self.params is None else f", panels of {self.params.nr} columns"
-        return f"PackedB({self.shape[0]} x {self.shape[1]} for {self.isa}{tile}, {self.nbytes} bytes)"
+        size = f"{self.shape[0]} x {self.shape[1]}"
+        return f"PackedB({size} for {self.isa}{tile}, {self.nbytes} bytes)"
 
     def check(self) -> None:
         """Raise unless the instruction set in force is the one it was packed for."""
         if self.isa != current_isa_name():
-            raise UnsupportedOpError(f"the matrix was packed for {self.isa}, {current_isa_name()} is in "
-                                     "force; pack it again with gk.pack_b")
+            raise UnsupportedOpError(f"the matrix was packed for {self.isa}, {current_isa_name()} is "
+                                     "in force; pack it again with gk.pack_b")
 
 
 def pack_b(b: Array, transposed: bool = False) -> PackedB:
@@ -91,7 +92,8 @@ def _fill(array: Array, transposed: bool, isa: Isa, params: TuningParams, panels
     spare = aligned_bytes(spare_bytes(max(k, 1), isa.lanes))
     how = packing_of(isa, CTYPES[array.dtype.name], transposed, params.nr, True)
     slots = {"source": array.ctypes.data, "line": line, "depth_step": depth, "lines": n, "exist": n,
-             "depth": k, "target": panels.ctypes.data, "width": params.nr, "spare": spare.ctypes.data, "odd": 0}
+             "depth": k, "target": panels.ctypes.data, "width": params.nr,
+             "spare": spare.ctypes.data, "odd": 0}
     table = np.array([slots[name] for name in PACK], np.int64)
     if k and n:
         _placed(how.routine, isa)[0](table.ctypes.data, 0, 0, None)
