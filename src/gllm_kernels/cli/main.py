@@ -82,11 +82,10 @@ def settle_stdout() -> None:
 
 
 def report(error: Exception, text: str, status: int, verbose: bool) -> int:
-    # lines set in by four are an excerpt of code, which is none without its lines
-    told = [line for line in text.splitlines() if not line.startswith("    ")]
-    more = " (--verbose shows the code)" if len(told) < len(text.splitlines()) else ""
+    # lines set in by four are an excerpt of code: such a text keeps its lines, any other is one line
+    excerpt = any(line.startswith("    ") for line in text.splitlines())
     with suppress(OSError):  # a full disk behind stderr too: the status is all that is left
         if verbose:
             traceback.print_exception(error)
-        print("gllm-kernels:", " ".join(" ".join(told).split()) + more, file=sys.stderr)
+        print("gllm-kernels:", text if excerpt else " ".join(text.split()), file=sys.stderr)
     return status
