@@ -49,6 +49,15 @@ def test_a_value_with_two_consumers_stays_in_memory():
     assert [plan.name(g) for g in plan.groups] == ["silu", "vec_mul+vec_add"]
 
 
+def test_an_element_read_twice_is_computed_once():
+    g, w = blocks.new_graph()
+    product = g.op("gemm_bt", g.input("x", ("tokens", 24)), w("w", 8, 24))
+    g.output("y", g.op("swiglu", product, product))
+    plan = planned(g.finish())
+    assert [plan.name(group) for group in plan.groups] == ["gemm_bt+swiglu"]
+    assert len(plan.groups[0].trace.reduces()) == 1
+
+
 def test_a_llama_layer_fuses_its_epilogues():
     plan = planned(blocks.llama_layer()[1])
     names = [plan.name(g) for g in plan.groups]

@@ -121,11 +121,15 @@ def substitute(producer: TensorTrace, consumer: TensorTrace, edge: TensorEdge) -
     builder = BodyBuilder()
     binders = [str(coord) for coord in producer.stores[0].target.coords]
     place: list[int] = []
+    made: dict[tuple[Affine, ...], int] = {}  # of equal elements: t[i] + t[i] computes t[i] once
     for position, op in enumerate(consumer.body):
         if op.op is Op.LOAD and op.imm.view == edge.view:
-            env: dict[str, Affine] = dict(zip(binders, op.imm.coords))
-            inner = instantiate(producer, builder, env, f".{position}")
-            place.append(as_stored(builder, inner[producer.stores[0].value], edge.view.dtype))
+            if op.imm.coords not in made:
+                env = dict(zip(binders, op.imm.coords))
+                inner = instantiate(producer, builder, env, f".{position}")
+                value = inner[producer.stores[0].value]
+                made[op.imm.coords] = as_stored(builder, value, edge.view.dtype)
+            place.append(made[op.imm.coords])
         else:
             args = tuple(place[a] for a in op.args)
             place.append(builder.add(op.op, *args, imm=op.imm))
