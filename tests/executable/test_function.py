@@ -14,6 +14,7 @@ from gllm_kernels.errors import CompileError
 from gllm_kernels.executable import abi as abi_module
 from gllm_kernels.executable import function as function_module
 from gllm_kernels.executable.function import (
+    MOST_SCRATCH,
     Argument,
     ArraySpec,
     FastCall,
@@ -24,6 +25,7 @@ from gllm_kernels.executable.function import (
 )
 from gllm_kernels.executable.program import FloatSlot, IntSlot
 from gllm_kernels.executable.runtime import runtime
+from gllm_kernels.executable.team import TEAM, process_team
 from gllm_kernels.memory import place
 from gllm_kernels.trace.affine import Affine
 
@@ -202,10 +204,37 @@ def test_extreme_floats(make) -> None:
     assert np.isnan(call(x, float("nan"), out)[0])
 
 
-def test_more_units_than_wanted_are_left_to_the_caller(make) -> None:
-    call = make(probe(most=5))
-    assert call(floats(5), 0.0, floats(5)) is not NotImplemented
-    assert call(floats(6), 0.0, floats(6)) is NotImplemented
+@pytest.fixture(params=["scratch", "threads"])
+def teamed(request: pytest.FixtureRequest) -> FastCall:
+    """What needs the team of the process: more scratch than the stack has, or two threads."""
+    needs = {"scratch": {"scratch": N * 64 + 9000}, "threads": {"alone": 5, "threads": 2, "grain": 2}}
+    return probe(release_above=20, **needs[request.param])
+
+
+def test_without_a_team_the_caller_is_asked_to_start_it(teamed: FastCall) -> None:
+    call, out = teamed.native(), np.full(6, -1, np.float32)
+    before, TEAM[0] = TEAM[0], 0
+    try:
+        assert call(floats(6), 0.0, out) is NotImplemented and (out == -1).all()
+    finally:
+        TEAM[0] = before
+    assert teamed.portable()(floats(6), 0.0, out) is NotImplemented and (out == -1).all()
+
+
+@pytest.mark.parametrize("n", [6, 7, 21, 1000])
+def test_every_unit_once_in_a_team(teamed: FastCall, n: int) -> None:
+    process_team().grow(2)
+    call, x, out = teamed.native(), floats(n), np.full(n, -1, np.float32)
+    for _ in range(20):
+        assert call(x, 0.5, out) is out and np.array_equal(out, 2 * x + np.float32(0.5))
+
+
+def test_more_threads_or_scratch_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    process_team()
+    assert probe(alone=5, threads=1000).native()(floats(6), 0.0, floats(6)) is NotImplemented
+    call = probe(scratch=N * (MOST_SCRATCH // 4)).native()
+    assert call(floats(4), 0.0, floats(4)) is not NotImplemented
+    assert call(floats(5), 0.0, floats(5)) is NotImplemented
 
 
 def test_reference_counts_do_not_move(make) -> None:
@@ -252,8 +281,8 @@ def test_interpreter_lock_is_released_above_the_threshold(make) -> None:
     assert not waiting.is_alive()
 
 
-def test_many_threads_at_once(make) -> None:
-    call, failures = make(probe(release_above=0)), []
+def call_from_many_threads(call) -> None:
+    failures = []
 
     def caller(seed: int) -> None:
         x, out = floats(seed + 3), np.empty(seed + 3, np.float32)
@@ -268,6 +297,17 @@ def test_many_threads_at_once(make) -> None:
     for thread in callers:
         thread.join(60)
     assert not failures
+
+
+def test_many_threads_at_once(make) -> None:
+    call_from_many_threads(make(probe(release_above=0)))
+
+
+@pytest.mark.parametrize("release_above", [0, 5, 1000])
+def test_many_threads_share_the_scratch_of_the_team(release_above: int) -> None:
+    process_team()
+    spec = probe(release_above=release_above, scratch=Affine.const(9000))
+    call_from_many_threads(spec.native())
 
 
 def test_after_fork() -> None:
@@ -287,7 +327,7 @@ def test_wrong_specs_name_what_is_wrong() -> None:
         (FastCall(address, (x,), (IntSlot(N * N * N * N),), N), "degree 3"),
         (FastCall(address, (x,) * 13, (), N), "13 arguments"),
         (FastCall(address, (x,), (Argument("x"),) * 33, N), "33 slots"),
-        (FastCall(address, (x,), (), N, scratch=10000), "10000 bytes of scratch"),
+        (FastCall(address, (x,), (), N, scratch=M), "m is no polynomial"),
         (FastCall(address, (ArraySpec("x", ("n", "*m")),), (), N), "only the first dimension"),
         (FastCall(address, (ArraySpec("x", ("n",), access="rw"),), (), N), "access 'rw'"),
     ]

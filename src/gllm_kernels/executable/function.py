@@ -24,11 +24,14 @@ import numpy as np
 from ..errors import CompileError
 from ..trace.affine import Affine
 from .abi import ALIGNED, C_CONTIGUOUS, PAYLOAD, WRITEABLE, Abi, abi
-from .program import FloatSlot, IntSlot, float_bits
+from .buffers import ALIGN
+from .program import ONE_TILE, TILES, ZERO, FloatSlot, IntSlot, float_bits
 from .runtime import runtime
+from .team import TEAM, shared_scratch
 
 MAX_PARAMS, MAX_SLOTS, MAX_DIMS, MAX_RANK = 12, 32, 15, 6
 STACK_SCRATCH = 8192
+MOST_SCRATCH = 32 << 20  # bytes of one thread, where they depend on the call
 UNLIMITED = (1 << 63) - 1
 _METH_FASTCALL = 0x80
 
@@ -86,8 +89,10 @@ class FastCall:
     """`kernel(slots, 0, units, scratch)` for arguments that match `params`, in their order.
 
     Returns the argument named by `result`, the number stored through `Result` if it is "float",
-    else None. Above `release_above` units the interpreter lock is released; more than `most`
-    units are answered with NotImplemented. `keep` owns the kernel's code.
+    else None. `scratch` bytes beyond the stack's, and more `work` than `alone` where there are
+    `threads`, take the team of the process: until it is there, the answer is NotImplemented. More
+    work than `release_above` runs without the interpreter lock. `work` is by default the units, a
+    tile a multiple of `grain` of them; `keep` owns the kernel's code.
     """
 
     kernel: int
@@ -95,9 +100,12 @@ class FastCall:
     slots: tuple[KernelSlot, ...]
     units: Affine
     result: str = ""
-    scratch: int = 0
+    scratch: Affine = ZERO
+    work: Affine | None = None
     release_above: int = 1 << 14
-    most: int = UNLIMITED
+    alone: int = UNLIMITED
+    threads: int = 1
+    grain: int = ONE_TILE
     keep: tuple[object, ...] = ()
     name: str = "kernel"
 
@@ -111,7 +119,17 @@ class FastCall:
         if isinstance(layout, str):
             raise CompileError(f"no native calls here: {layout}")
         self.check()
-        return _builtin(_descriptor(self, layout), self.name, (layout, runtime(), self.keep))
+        memory = self._memory()
+        words = _descriptor(self, layout, memory)
+        return _builtin(words, self.name, (layout, runtime(), memory, self.keep))
+
+    def _memory(self) -> np.ndarray:
+        """Scratch of all threads. Only the pages that a call touches are there."""
+        each = self.scratch.constant
+        each = MOST_SCRATCH if each is None else each
+        if self.threads == 1 and each <= STACK_SCRATCH:
+            return np.empty(0, np.uint8)
+        return shared_scratch((each // ALIGN + 1) * ALIGN * self.threads)
 
     def portable(self) -> Call:
         """The same checks in Python, and the call through ctypes."""
@@ -134,7 +152,6 @@ class FastCall:
             ("arguments", len(self.params), MAX_PARAMS),
             ("slots", len(self.slots), MAX_SLOTS),
             ("dimensions", len(self.dims()), MAX_DIMS),
-            ("bytes of scratch", self.scratch, STACK_SCRATCH),
         ):
             if count > limit:
                 raise CompileError(f"{self.name}: {count} {what}; a direct call has {limit}")
@@ -151,7 +168,7 @@ class FastCall:
         if wanted - named:
             raise CompileError(f"{self.name}: no argument {sorted(wanted - named)[0]!r}")
         values = [s.value for s in self.slots if isinstance(s, IntSlot)]
-        for value in (*values, self.units):
+        for value in (*values, self.units, self.work or ZERO, self.scratch):
             if value.symbols - set(self.dims()) or any(len(m) > 3 for _, m in value.terms):
                 raise CompileError(
                     f"{self.name}: {value} is no polynomial of degree 3 in {self.dims()}"
@@ -197,14 +214,18 @@ class _Terms:
         return first, len(self.rows) - first
 
 
-def _descriptor(spec: FastCall, layout: Abi) -> list[int]:
+def _descriptor(spec: FastCall, layout: Abi, memory: np.ndarray) -> list[int]:
     """`struct descriptor` of runtime_python.c as int64 words; the first four come later."""
     terms = _Terms(spec.dims())
     names = [p.name for p in spec.params]
     result = {"": _RETURN_NONE, "float": _RETURN_FLOAT}.get(spec.result)
     words = [0, 0, 0, 0, layout.address, spec.kernel, len(spec.params), len(spec.slots)]
     words += [names.index(spec.result) if result is None else result]
-    words += [spec.release_above, spec.most, *terms.add(spec.units)]
+    tiles = min(TILES * spec.threads, UNLIMITED // spec.grain)
+    words += [spec.release_above, spec.alone, spec.threads, tiles, spec.grain]
+    words += [TEAM.ctypes.data, memory.ctypes.data, memory.size]
+    for value in (spec.units, spec.work or spec.units, spec.scratch):
+        words += terms.add(value)
     for param in spec.params:
         words += _param_words(param, terms)
     words += [0] * 13 * (MAX_PARAMS - len(spec.params))
@@ -295,7 +316,9 @@ class _Portable:
         if len(given) != len(spec.params) or not all(map(binding.take, spec.params, given)):
             return NotImplemented
         units = spec.units.evaluate(binding.dims)
-        if units > spec.most or not binding.disjoint(spec.params):
+        divided = spec.threads > 1 and (spec.work or spec.units).evaluate(binding.dims) > spec.alone
+        much = spec.scratch.evaluate(binding.dims) > STACK_SCRATCH
+        if divided or much or not binding.disjoint(spec.params):
             return NotImplemented
         result = ctypes.c_float(0)
         slots = [self._slot(slot, binding, ctypes.addressof(result)) for slot in spec.slots]

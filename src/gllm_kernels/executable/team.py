@@ -150,6 +150,8 @@ def _end(memory: np.ndarray, owner: int) -> None:
 
 _teams: list[Team] = []
 _teams_lock = threading.Lock()
+TEAM = np.zeros(1, np.int64)  # the address of the team, for native code; 0 where there is none
+_shared = np.empty(0, np.uint8)
 
 
 def process_team() -> Team:
@@ -158,7 +160,17 @@ def process_team() -> Team:
         with _teams_lock:
             if not _teams:
                 _teams.append(Team())
+                TEAM[0] = _teams[0].address
     return _teams[0]
+
+
+def shared_scratch(size: int) -> np.ndarray:
+    """At least so many bytes; whoever writes to them holds the lock of the process's team."""
+    global _shared
+    with _teams_lock:
+        if _shared.size < size:
+            _shared = aligned_bytes(size)
+        return _shared
 
 
 def _forget() -> None:
@@ -166,6 +178,7 @@ def _forget() -> None:
     global _teams_lock
     _teams_lock = threading.Lock()
     _teams.clear()
+    TEAM[0] = 0
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -1,26 +1,31 @@
 """The short way from numpy to a kernel: one builtin call when the arguments are just right.
 
-Anything else (other strides, batches of several arrays, overlaps, more work than one thread should
-do) is answered with NotImplemented by the builtin and takes the checked way in `op.py`.
+Anything else (other strides, batches of several arrays, overlaps, a team that has not started yet)
+is answered with NotImplemented by the builtin and takes the checked way in `op.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 
 import numpy as np
 
-from ..executable.function import STACK_SCRATCH, Argument, ArraySpec, FastCall, FloatSpec
+from ..executable.function import Argument, ArraySpec, Call, FastCall, FloatSpec, IntSpec
 from ..executable.layer import CompiledLayer
-from ..executable.link import LoadedKernel
 from ..executable.program import FloatSlot, IntSlot
-from ..fusion.linear import BoundGroup, Pointer
+from ..executable.team import thread_count
+from ..fusion.linear import Pointer, linearise
 from ..graph.operator import Operator
 from ..trace.affine import Affine
+from ..trace.pattern import ComputePattern
 
-SMALL = 1 << 16  # units beyond which a thread team is worth waking
+# Work that one thread does faster than a team wakes: elements, or multiply-adds of a product. A
+# quarter of it is done before another Python thread would notice that it waits.
+ALONE = {ComputePattern.GEMM: 1 << 20, ComputePattern.GEMV: 1 << 20}
+ALONE_ELEMENTS = 1 << 16
 
-Axes = tuple[tuple[int, int], ...]
+Axes = tuple[tuple[int, slice], ...]
 
 
 # (arrays, out, scalars by name) -> the result, or NotImplemented as soon as anything is unusual
@@ -32,8 +37,17 @@ def refuse(arrays: tuple[object, ...], out: object, named: dict[str, object]) ->
     return NotImplemented
 
 
-def _wrap(function: Callable[..., object], op: Operator, axes: Axes, dtype: str,
-          same: bool) -> Plain:
+def plain_call(op: Operator, layer: CompiledLayer) -> Plain:
+    """The short way of a layer that begins with this operator, for plain arrays; or `refuse`."""
+    axes = result_axes(op)
+    function = builtin(op, layer) if axes is not None else None
+    if function is None:
+        return refuse
+    (_, result), = layer.graph.outputs
+    return _wrap(function, op, axes, result.dtype, _types(layer)[op.inputs[0]] == result.dtype)
+
+
+def _wrap(function: Call, op: Operator, axes: Axes, dtype: str, same: bool) -> Plain:
     """Makes the result and puts the scalars in order around the builtin; written for few steps,
     because a call on 64 floats is all overhead. `same`: the result is stored as the first input."""
     empty_like, count, makes = np.empty_like, len(op.inputs), bool(op.names("out"))
@@ -45,6 +59,11 @@ def _wrap(function: Callable[..., object], op: Operator, axes: Axes, dtype: str,
             return NotImplemented
         return function(*arrays, empty_like(arrays[0]) if out is None else out)
 
+    def shaped(arrays: tuple[object, ...], out: object, named: dict[str, object]) -> object:
+        if named or len(arrays) != count:
+            return NotImplemented
+        return function(*arrays, _empty(arrays, axes, dtype) if out is None else out)
+
     def general(arrays: tuple[object, ...], out: object, named: dict[str, object]) -> object:
         if len(arrays) != count or not named.keys() <= set(names) or (out is not None) > makes:
             return NotImplemented
@@ -53,48 +72,57 @@ def _wrap(function: Callable[..., object], op: Operator, axes: Axes, dtype: str,
             out = _empty(arrays, axes, dtype)
         return function(*arrays, *((out,) if makes else ()), *scalars)
 
-    return plainest if like_first and not names else general
+    return general if names or not makes else plainest if like_first else shaped
 
 
 def _empty(arrays: tuple[object, ...], axes: Axes, dtype: str) -> object:
     """New memory for the result of plain arrays; None when they are no such arrays."""
     try:
-        return np.empty([arrays[i].shape[axis] for i, axis in axes], dtype)
-    except (AttributeError, IndexError, TypeError):
+        sizes = [n for i, axis in axes for n in arrays[i].shape[axis]]
+        return np.empty(sizes, dtype)
+    except (AttributeError, TypeError, ValueError):
         return None
 
 
-def plain_call(op: Operator, layer: CompiledLayer, group: BoundGroup,
-               loaded: LoadedKernel) -> Plain | None:
+def builtin(op: Operator, layer: CompiledLayer, packed: str = "") -> Call | None:
     """`function(*inputs, *outputs, *scalars)`, each in declaration order and in/out arrays among the
-    inputs, or None where the kernel needs more than plain arrays tell: an offset, a size that is no
-    axis, much scratch."""
-    types = {name: view.dtype for name, view in layer.graph.nodes[0].inputs}
-    if len(layer.graph.outputs) > 1 or not all(map(op.covers, op.outputs)):
+    inputs, or None where the kernel needs more than plain arrays tell: an offset, or a size that is
+    no axis. The input `packed` is bytes in a form of its own; its sizes are the last arguments."""
+    arrays = _arrays(op, _types(layer), packed) if _is_single(op, layer) else None
+    if arrays is None:
         return None
-    (_, result), = layer.graph.outputs
-    arrays, axes = _arrays(op, types | dict.fromkeys(op.names("out"), result.dtype)), result_axes(op)
-    kernel, values = loaded.kernel, dict(zip(_names(group), group.arguments))
+    group, kernel = linearise("kernel", layer.plan.groups[0].trace), layer.kernels[0].kernel
+    values = dict(zip((p.name for p in group.trace.params), group.arguments))
     sizes = {n: v for n, v in values.items() if isinstance(v, Affine)}
-    offsets = [v.offset for v in values.values() if isinstance(v, Pointer)]
-    scratch = kernel.scratch.substitute(sizes).constant
-    if arrays is None or axes is None or scratch is None or any(o.terms for o in offsets):
-        return None
     owner = {view.buffer: name for name, view in layer.graph.outputs}
-    params = (*arrays, *(FloatSpec(s) for s in op.names("scalar")))
-    slots = tuple(_slot(values[p.name], owner) for p in kernel.params)
-    spec = FastCall(loaded.address, params, slots, kernel.units.substitute(sizes), op.outputs[0],
-                    scratch, most=SMALL, keep=(loaded.owner,), name=op.name)
-    if scratch > STACK_SCRATCH or not all(v.symbols <= set(spec.dims()) for v in sizes.values()):
-        return None
-    return _wrap(spec.function(), op, axes, result.dtype, types[op.inputs[0]] == result.dtype)
+    params = (*arrays, *(FloatSpec(s) for s in op.names("scalar")),
+              *(IntSpec(str(s)) for s in (op.shape(packed) if packed else ())))
+    alone = ALONE.get(op.pattern, ALONE_ELEMENTS)
+    spec = FastCall(layer.kernels[0].address, params,
+                    tuple(_slot(values[p.name], owner) for p in kernel.params),
+                    kernel.units.substitute(sizes), op.outputs[0],
+                    kernel.scratch.substitute(sizes), _work(arrays), alone // 4, alone,
+                    thread_count(), kernel.grain, (layer.kernels[0].owner,), op.name)
+    offsets = [v.offset for v in values.values() if isinstance(v, Pointer)]
+    known = all(v.symbols <= set(spec.dims()) for v in sizes.values())
+    return spec.function() if known and not any(o.terms for o in offsets) else None
 
 
-def _names(group: BoundGroup) -> list[str]:
-    return [p.name for p in group.trace.params]
+def _is_single(op: Operator, layer: CompiledLayer) -> bool:
+    """One kernel that writes all of one array."""
+    traced = [group.trace is not None for group in layer.plan.groups]
+    return (layer.plan.profile.isa != "scalar" and traced == [True]
+            and len(layer.graph.outputs) == 1 and all(map(op.covers, op.outputs)))
 
 
-def _arrays(op: Operator, types: Mapping[str, str]) -> tuple[ArraySpec, ...] | None:
+def _types(layer: CompiledLayer) -> dict[str, str]:
+    """How the arrays of the first operator are stored, and the result."""
+    first = layer.graph.nodes[0]
+    stored = {name: view.dtype for name, view in first.inputs}
+    return {name: layer.graph.outputs[0][1].dtype for name, _ in first.outputs} | stored
+
+
+def _arrays(op: Operator, types: Mapping[str, str], packed: str) -> tuple[ArraySpec, ...] | None:
     """Specs with one symbol per axis; the outermost one may stand for several axes."""
     shapes = dict(op.shapes)
     if op.result or op.limit or op.least or any(len(s.terms) != 1 or s.terms[0][0] != 1 or len(s.terms[0][1]) != 1
@@ -108,7 +136,15 @@ def _arrays(op: Operator, types: Mapping[str, str]) -> tuple[ArraySpec, ...] | N
         star = first if first in inner or not _leads(op, first) else f"*{first}"
         alias = op.is_flat and roles[name] == "out"
         specs.append(ArraySpec(name, (star, *rest), types[name], roles[name], alias))
-    return tuple(specs)
+    return tuple(ArraySpec(s.name, ("panel bytes",), "uint8") if s.name == packed else s
+                 for s in specs)
+
+
+def _work(arrays: tuple[ArraySpec, ...]) -> Affine | None:
+    """Every combination of indices: elements of an elementwise operator, multiply-adds of a
+    product."""
+    dims = sorted({d.removeprefix("*") for a in arrays for d in a.shape if a.dtype != "uint8"})
+    return prod(map(Affine.sym, dims), start=Affine.const(1)) if len(dims) <= 3 else None
 
 
 def _leads(op: Operator, symbol: str) -> bool:
@@ -123,8 +159,10 @@ def _slot(value: Pointer | Affine | float | str, owner: dict[str, str]) -> objec
         return IntSlot(value)
     return Argument(value) if isinstance(value, str) else FloatSlot(value)
 
+
 def result_axes(op: Operator) -> Axes | None:
-    """Where each axis of the one output is found: (input number, axis from the end)."""
+    """Where the sizes of the one output are found: (input number, which axes from the end). Axes in
+    front of an input's own go with its first."""
     if len(op.outputs) != 1:
         return None
     if not op.names("out"):
@@ -135,5 +173,7 @@ def result_axes(op: Operator) -> Axes | None:
                   for axis, have in enumerate(op.shape(p)) if have == size]
         if not places:
             return None
-        found.append(places[0])
+        i, axis = places[0]
+        first = not found and axis == -len(op.shape(op.inputs[i]))
+        found.append((i, slice(None if first else axis, axis + 1 or None)))
     return tuple(found)

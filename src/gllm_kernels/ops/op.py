@@ -13,17 +13,16 @@ from dataclasses import dataclass, field
 from functools import cache
 from inspect import Parameter, Signature
 from math import prod
+from types import NotImplementedType
 
 import numpy as np
 import numpy.typing as npt
 
 from ..config import current
-from ..codegen.isa.detect import current_isa_name, isa_named
+from ..codegen.isa.detect import current_isa_name
 from ..dtypes import FLOATS, NARROW, result_type
 from ..errors import ShapeError
-from ..executable.cache import KERNELS
 from ..executable.layer import CompiledLayer
-from ..fusion.linear import linearise
 from ..graph.ir import CompilerGraph
 from ..graph.operator import Operator
 from ..graph.registry import operator_named
@@ -43,8 +42,8 @@ class Op:
 
     operator: Operator
     layers: dict[tuple[str, frozenset[str], Types], CompiledLayer] = field(default_factory=dict)
-    plain: dict[str, Plain] = field(default_factory=dict)
-    stored: dict[tuple, Plain] = field(default_factory=dict)  # by ISA and types, `out` first
+    plain: dict[tuple[str, int], Plain] = field(default_factory=dict)  # by ISA and threads
+    stored: dict[tuple, Plain] = field(default_factory=dict)  # and by types, `out` first
 
     @staticmethod
     @cache
@@ -61,23 +60,29 @@ class Op:
         return self.operator.trace
 
     def __call__(self, *arrays: Array, out: Array | None = None, **named: object) -> Array:
-        isa = current().isa
-        if isa not in self.plain:
-            self.plain[isa] = self._plain(())
-        result = self.plain[isa](arrays, out, named)
-        if result is not NotImplemented:
-            return result
-        key = (isa, getattr(out, "dtype", None), *(getattr(a, "dtype", None) for a in arrays))
-        result = self.stored.get(key, refuse)(arrays, out, named)
+        result = self.short(arrays, out, named)
         if result is not NotImplemented:
             return result
         values = dict(named)
         given = self._arguments(arrays, values)
         types = self._types(given, out)
+        key = _stored_key(arrays, out)
         if types and key not in self.stored:
-            self.stored[key] = self._plain(types)
+            self.stored[key] = plain_call(self.operator, self.layer(types=types))
         scalars, free = self._values(values)
         return Call(self, given, scalars, free, out, types).run()
+
+    def short(self, arrays: tuple[Array, ...], out: Array | None,
+              named: dict[str, object]) -> Array | NotImplementedType:
+        """The result where every array is plain, else NotImplemented."""
+        settings = current()
+        where = (settings.isa, settings.threads)
+        if where not in self.plain:
+            self.plain[where] = plain_call(self.operator, self.layer())
+        result = self.plain[where](arrays, out, named)
+        if result is NotImplemented and self.stored:
+            return self.stored.get(_stored_key(arrays, out), refuse)(arrays, out, named)
+        return result
 
     @property
     def __doc__(self) -> str:
@@ -118,15 +123,6 @@ class Op:
         elif self.operator.names("inout"):
             made = arrays[self.operator.names("inout")[0]].dtype.name
         return (*found, made) if set(NARROW).intersection((*found, made)) else ()
-
-    def _plain(self, types: Types) -> Plain:
-        """The builtin for plain arrays on the ISA in force; one that refuses where there is none."""
-        layer = self.layer(types=types)
-        if layer.plan.profile.isa == "scalar" or layer.plan.groups[0].trace is None:
-            return refuse
-        group = linearise("kernel", layer.plan.groups[0].trace)
-        loaded = KERNELS.get(group.trace, isa_named(layer.plan.profile.isa))
-        return plain_call(self.operator, layer, group, loaded) or refuse
 
     def _compile(self, batched: frozenset[str], types: Types) -> CompiledLayer:
         op, graph = self.operator, CompilerGraph()
@@ -307,6 +303,12 @@ class Call:
             what = name if out is self.arrays.get(name) else "out"
             raise ShapeError(f"{self.op.name}: `{what}` is read-only")
         return out
+
+
+def _stored_key(arrays: tuple[object, ...], out: object) -> tuple[object, ...]:
+    settings = current()
+    return (settings.isa, settings.threads, getattr(out, "dtype", None),
+            *(getattr(a, "dtype", None) for a in arrays))
 
 
 def _axes(op: Operator, param: str) -> tuple[Affine, ...]:

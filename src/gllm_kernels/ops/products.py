@@ -10,14 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..codegen.isa.detect import current_isa_name
+from ..config import current
 from ..dtypes import FLOATS, NARROW, result_type
 from ..errors import ShapeError
+from ..executable.function import Call
 from ..executable.layer import CompiledLayer
 from ..graph.ir import CompilerGraph
 from ..graph.operator import Operator
 from ..graph.registry import operator_named
 from ..pipeline import compile_graph
 from ..codegen.tuning import TuningParams
+from .fast import Plain, builtin, plain_call, refuse
 from .op import Op
 from .prepacked import PackedB
 
@@ -39,7 +42,9 @@ def gemm(a: Array, b: Array | PackedB, bias: Array | None = None, epilogue: Epil
     if bias is None and epilogue is None and not isinstance(b, PackedB):
         return Op.named("gemm")(a, b, out=out)
     names = tuple(e.name if isinstance(e, Op) else e for e in _listed(epilogue))
-    return _fused("gemm" if bias is None else "gemm_bias", names, (a, b, bias), out)
+    if bias is None:
+        return _fused("gemm", names, (a, b), out)
+    return _fused("gemm_bias", names, (a, b, bias), out)
 
 
 def gemm_bias_act(a: Array, b: Array, bias: Array, act: Epilogue, out: Array | None = None) -> Array:
@@ -60,6 +65,9 @@ def matmul(x: Array, w: Array | PackedB, out: Array | None = None) -> Array:
     `pack_b(w, transposed=True)`."""
     if isinstance(w, PackedB):
         return gemm(x, w, out=out)
+    result = Op.named("gemm_bt").short((x, w), out, {})
+    if result is not NotImplemented:
+        return result
     if np.ndim(w) != 2 or np.ndim(x) < 1 or np.shape(x)[-1] != np.shape(w)[1]:
         raise ShapeError(f"matmul: `x` has shape {np.shape(x)}, `w` {np.shape(w)}; wanted (..., k) "
                          "and (n, k)")
@@ -76,9 +84,47 @@ def _listed(epilogue: Epilogue) -> Sequence[str | Op]:
     return listed
 
 
-def _fused(name: str, epilogues: tuple[str, ...], arrays: tuple[Array | None, ...],
+def _fused(name: str, epilogues: tuple[str, ...], arrays: tuple[Array | PackedB, ...],
            out: Array | None) -> Array:
-    given = dict(zip(operator_named(name).inputs, (a for a in arrays if a is not None)))
+    settings, b = current(), arrays[1]
+    params = b.params if isinstance(b, PackedB) else None
+    stored = tuple([getattr(x, "dtype", None) for x in arrays])
+    short = _short(settings.isa, settings.threads, name, epilogues, stored,
+                   getattr(out, "dtype", None), params)
+    result = short(arrays, out, {})
+    return _checked(name, epilogues, arrays, out) if result is NotImplemented else result
+
+
+@lru_cache(maxsize=256)
+def _short(isa: str, threads: int, name: str, epilogues: tuple[str, ...],
+           stored: tuple[np.dtype | None, ...], made: np.dtype | None,
+           params: TuningParams | None) -> Plain:
+    """The short way of a chain on arrays stored so; `isa` and `threads` are those of the settings."""
+    types = tuple(getattr(dtype, "name", "") for dtype in stored)
+    result = result_type(types) if made is None else made.name
+    if not FLOATS.issuperset((*types, result)):
+        return refuse
+    op, layer = operator_named(name), _layer(current_isa_name(), name, epilogues, types, result, params)
+    if params is None:
+        return plain_call(op, layer)
+    function = builtin(op, layer, "b")
+    return refuse if function is None else _packed_call(function, result)
+
+
+def _packed_call(function: Call, dtype: str) -> Plain:
+    def call(arrays: tuple[Array | PackedB, ...], out: Array | None, named: object) -> object:
+        a, b, *bias = arrays
+        if out is None and isinstance(a, np.ndarray):
+            out = np.empty((*a.shape[:-1], b.shape[1]), dtype)
+        return function(a, b.panels, *bias, out, *b.shape)
+
+    return call
+
+
+def _checked(name: str, epilogues: tuple[str, ...], arrays: tuple[Array | PackedB, ...],
+             out: Array | None) -> Array:
+    """The long way: any strides and anything that can be made an array."""
+    given = dict(zip(operator_named(name).inputs, arrays))
     a = np.asarray(given["a"])
     if a.ndim == 0:
         raise ShapeError(f"{name}: `a` has no axes, wanted (..., m, k)")

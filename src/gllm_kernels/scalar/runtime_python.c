@@ -59,9 +59,13 @@ struct descriptor {
     kernel_fn *kernel;
     int64_t params, slots;
     int64_t result;        /* index of the argument to return, or RETURN_* */
-    int64_t release_above; /* more units than this run without the interpreter lock */
-    int64_t most;          /* more units than this are for the caller to divide */
-    struct polynomial units;
+    int64_t release_above; /* more work than this runs without the interpreter lock */
+    int64_t alone;         /* more work than this is divided among `threads` */
+    int64_t threads, tiles, grain;
+    struct team **team;    /* null inside until the process has a team */
+    char *memory;          /* scratch of all threads; whoever uses it holds the team's lock */
+    int64_t bytes;
+    struct polynomial units, work, scratch;
     struct param param[MAX_PARAMS];
     struct slot slot[MAX_SLOTS];
     struct term term[];
@@ -201,16 +205,48 @@ static void fill(const struct descriptor *d, const struct binding *b, int64_t *a
     }
 }
 
-static void run(const struct descriptor *d, const int64_t *args, int64_t units)
+static void run_here(const struct descriptor *d, const int64_t *args, int64_t units, int64_t work)
 {
     char scratch[STACK_SCRATCH] __attribute__((aligned(64)));
-    const struct abi *abi = d->abi;
-    void *thread = units > d->release_above ? abi->save_thread() : 0;
+    void *thread = work > d->release_above ? d->abi->save_thread() : 0;
     uint32_t mode = float_mode_enter();
     d->kernel(args, 0, units, scratch);
     float_mode_leave(mode);
     if (thread)
-        abi->restore_thread(thread);
+        d->abi->restore_thread(thread);
+}
+
+/* 0 where there is no such team, or too little memory. What could wait for another caller gives
+ * the interpreter lock away. */
+static int run_in_team(const struct descriptor *d, const struct job *job, int64_t work)
+{
+    struct team *team = *d->team;
+    if (!team || job->scratch_stride * job->threads > d->bytes ||
+        (job->threads > 1 && gk_team_size(team) < job->threads))
+        return 0;
+    if (work <= d->release_above && gk_try_run(team, job))
+        return 1;
+    void *thread = d->abi->save_thread();
+    gk_run(team, job);
+    d->abi->restore_thread(thread);
+    return 1;
+}
+
+static int run(const struct descriptor *d, const struct binding *b, const int64_t *args)
+{
+    int64_t units = evaluate(d, d->units, b->dims), work = evaluate(d, d->work, b->dims);
+    int64_t scratch = evaluate(d, d->scratch, b->dims);
+    int64_t threads = work > d->alone ? d->threads : 1;
+    if (units <= 0)
+        return 1;
+    if (threads == 1 && scratch <= STACK_SCRATCH) {
+        run_here(d, args, units, work);
+        return 1;
+    }
+    int64_t grains = (units - 1) / (d->grain * d->tiles) + 1;
+    struct step step = {d->kernel, args, units, grains * d->grain};
+    struct job job = {&step, 1, threads, d->memory, (scratch + 63) / 64 * 64, 0};
+    return run_in_team(d, &job, work);
 }
 
 static object *answer(const struct abi *abi, object *o)
@@ -237,12 +273,11 @@ object *gk_fastcall(object *self, object *const *given, int64_t count)
     for (int64_t i = 0; i < count; i++)
         if (!take(abi, &d->param[i], given[i], &b, i))
             return answer(abi, abi->not_implemented);
-    int64_t units = evaluate(d, d->units, b.dims);
-    if (units > d->most || !disjoint(d, &b))
+    if (!disjoint(d, &b))
         return answer(abi, abi->not_implemented);
     fill(d, &b, args, &result);
-    if (units > 0)
-        run(d, args, units);
+    if (!run(d, &b, args))
+        return answer(abi, abi->not_implemented);
     if (d->result == RETURN_FLOAT)
         return abi->float_new((double)result);
     return answer(abi, d->result == RETURN_NONE ? abi->none : given[d->result]);

@@ -21,24 +21,6 @@ extern int pthread_join(unsigned long thread, void **result);
 extern int pthread_sigmask(int how, const void *set, void *old);
 extern int clock_gettime(int clock, int64_t *seconds_and_ns);
 
-/* One row of the table. A step with units <= 0 does nothing. */
-struct step {
-    kernel_fn *code;
-    const int64_t *args;
-    int64_t units;
-    int64_t grain;
-};
-
-/* What one gk_run is given; scratch of thread i begins at scratch + i * scratch_stride. */
-struct job {
-    const struct step *steps;
-    int64_t count;
-    int64_t threads;
-    char *scratch;
-    int64_t scratch_stride;
-    int64_t *times; /* null, or count + 1 clock readings in nanoseconds */
-};
-
 struct worker {
     struct team *team;
     int64_t id;
@@ -251,10 +233,8 @@ int64_t gk_team_grow(struct team *team, int64_t size)
     return reached;
 }
 
-/* Walk the table; returns when every step is done. Callers wait for each other. */
-void gk_run(struct team *team, const struct job *job)
+static void run_locked(struct team *team, const struct job *job)
 {
-    acquire(&team->lock);
     uint32_t mode = float_mode_enter();
     team->job = *job;
     if (job->threads <= 1 || team->size <= 1) {
@@ -270,6 +250,28 @@ void gk_run(struct team *team, const struct job *job)
     }
     float_mode_leave(mode);
     release(&team->lock);
+}
+
+/* Walk the table; returns when every step is done. Callers wait for each other. */
+void gk_run(struct team *team, const struct job *job)
+{
+    acquire(&team->lock);
+    run_locked(team, job);
+}
+
+/* The same, or 0 at once where it would have to wait for another caller. */
+int gk_try_run(struct team *team, const struct job *job)
+{
+    uint32_t free = 0;
+    if (!__atomic_compare_exchange_n(&team->lock, &free, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        return 0;
+    run_locked(team, job);
+    return 1;
+}
+
+int64_t gk_team_size(const struct team *team)
+{
+    return __atomic_load_n(&team->size, __ATOMIC_RELAXED);
 }
 
 /* End and join the workers. */
