@@ -129,7 +129,8 @@ class FastCall:
         each = MOST_SCRATCH if each is None else each
         if self.threads == 1 and each <= STACK_SCRATCH:
             return np.empty(0, np.uint8)
-        return shared_scratch((each // ALIGN + 1) * ALIGN * self.threads)
+        size = (each // ALIGN + 1) * ALIGN * self.threads
+        return shared_scratch(size)[:size]
 
     def portable(self) -> Call:
         """The same checks in Python, and the call through ctypes."""
