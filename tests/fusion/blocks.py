@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import traces
 
@@ -45,14 +47,19 @@ def diamond() -> tuple[CompilerGraph, Graph]:
     return g, g.finish()
 
 
-def llama_layer(width: int = 24, kv: int = 2, groups: int = 2, head: int = 6,
-                hidden: int = 40, context: int = 32) -> tuple[CompilerGraph, Graph]:
-    """A whole decoder layer with a cache, grouped queries and a causal mask."""
+def llama_layer(**sizes: int) -> tuple[CompilerGraph, Graph]:
     g, w = new_graph()
+    g.output("y", decoder_layer(g, w, **sizes))
+    return g, g.finish()
+
+
+def decoder_layer(g: CompilerGraph, w: Callable[..., View], width: int = 24, kv: int = 2,
+                  groups: int = 2, head: int = 6, hidden: int = 40, context: int = 32) -> View:
+    """With a cache, grouped queries and a causal mask; `w(name, *shape)` makes its weights."""
     x = g.input("x", ("tokens", width))
     k_cache, v_cache = (g.state(n, (context, kv * head)) for n in ("k", "v"))
     cos, sin = (g.input(n, (context, head // 2)) for n in ("cos", "sin"))
-    mask = g.input("mask", (2 * context,))
+    g.input("mask", (2 * context,))
     h = g.op("rms_norm", x, w("norm1", width))
     q = g.op("gemm_bt", h, w("wq", kv * groups * head, width)).split(1, kv * groups, head)
     k = g.op("gemm_bt", h, w("wk", kv * head, width)).split(1, kv, head)
@@ -72,8 +79,7 @@ def llama_layer(width: int = 24, kv: int = 2, groups: int = 2, head: int = 6,
     h = g.op("rms_norm", x, w("norm2", width))
     up = g.op("gemm_bt", h, w("up", hidden, width))
     f = g.op("swiglu", g.op("gemm_bt", h, w("gate", hidden, width)), up)
-    g.output("y", g.op("vec_add", x, g.op("gemm_bt", f, w("down", width, hidden))))
-    return g, g.finish()
+    return g.op("vec_add", x, g.op("gemm_bt", f, w("down", width, hidden)))
 
 
 def arguments(g: CompilerGraph, graph: Graph, dims: dict[str, int],

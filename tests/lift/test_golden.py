@@ -34,7 +34,7 @@ def version():
 
 
 @pytest.mark.skipif(version() != "12", reason=f"listings are those of gcc 12; here: {version()}")
-def test_errors(tmp_path, request):
+def test_errors(tmp_path, golden):
     path = tmp_path / "rejected.so"
     flags = (*judge.NO_VECTORS["gcc"], *judge.PLAIN[:-1], "-g", "-O1", "-shared")
     command = ["gcc", *flags, *map(str, judge.SOURCES), "-o", str(path), "-lm"]
@@ -48,6 +48,4 @@ def test_errors(tmp_path, request):
         assert "\n  expected: " in str(caught.value) and "\n  change: " in str(caught.value), name
         pages.append(re.sub(r"\b[0-9a-f]{4,16}h?\b", "ADDR", str(caught.value), flags=re.I))
     text = "\n\n".join(pages) + "\n"
-    if request.config.getoption("--update-golden"):
-        GOLDEN.write_text(text)
-    assert GOLDEN.read_text() == text
+    golden(GOLDEN, text)
