@@ -1,10 +1,11 @@
 """Compile the C sources of `scalar/` into the relocatable objects that the package ships.
 
-    python tools/build_objects.py [--cc gcc] [--out DIRECTORY] [--only scalar|runtime]
+    python tools/build_objects.py [--cc gcc] [--out DIRECTORY] [--only scalar|blocks|runtime]
 
 `x86_64.o` holds the operators: one compile of one text that includes every source in name order,
 at -O1 without vectorisation, so that each function stays the plain loop its formula says.
-`x86_64_runtime.o` holds the run-time (thread team, calls, copies), which is never lifted, at -O2.
+`x86_64_blocks.o` holds the decoders of weight formats, compiled alike: whoever decodes no weights
+does not map it. `x86_64_runtime.o` holds the run-time (thread team, calls, copies), which is never lifted, at -O2.
 The same compiler gives the same bytes: no debug data, no paths, no time stamps.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from elftools.elf.elffile import ELFFile
 
 SCALAR = Path(__file__).resolve().parent.parent / "src" / "gllm_kernels" / "scalar"
+BLOCKS = SCALAR / "blocks"
 
 # -fPIC with hidden visibility leaves three relocation types: PC32 to constants and to own
 # functions, PLT32 to libm, none absolute. No errno, so that sqrtf is one sqrtss.
@@ -39,22 +41,25 @@ class Target:
     name: str
     sources: tuple[str, ...]
     flags: tuple[str, ...]
+    folder: Path = SCALAR
 
 
 def targets() -> dict[str, Target]:
     """The operators are every source but those of the run-time."""
     runtime = tuple(sorted(p.name for p in SCALAR.glob("runtime*.c")))
     scalar = tuple(sorted(p.name for p in SCALAR.glob("*.c") if p.name not in runtime))
+    blocks = tuple(sorted(p.name for p in BLOCKS.glob("*.c")))
     return {
         "scalar": Target("x86_64.o", scalar, tuple(SCALAR_FLAGS)),
+        "blocks": Target("x86_64_blocks.o", blocks, tuple(SCALAR_FLAGS), BLOCKS),
         "runtime": Target("x86_64_runtime.o", runtime, tuple(RUNTIME_FLAGS)),
     }
 
 
 def digest(target: Target) -> str:
     """What the object carries to tell which sources it was compiled from."""
-    headers = sorted(p.name for p in SCALAR.glob("*.h"))
-    content = b"".join((SCALAR / name).read_bytes() for name in (*target.sources, *headers))
+    headers = sorted(p.name for p in target.folder.glob("*.h"))
+    content = b"".join((target.folder / name).read_bytes() for name in (*target.sources, *headers))
     return hashlib.sha256(content + " ".join(target.flags).encode()).hexdigest()
 
 
@@ -65,7 +70,7 @@ def build(target: Target, out: Path, cc: str = "gcc") -> Path:
     path = out / target.name
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = [*COMMON_FLAGS, *target.flags]
-    command = [cc, *flags, "-I", str(SCALAR), "-x", "c", "-c", "-o", str(path), "-"]
+    command = [cc, *flags, "-I", str(target.folder), "-x", "c", "-c", "-o", str(path), "-"]
     done = subprocess.run(command, input=text, text=True, capture_output=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr}")
@@ -86,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cc", default="gcc", help="C compiler (default gcc; clang works too)")
     parser.add_argument("--out", type=Path, default=SCALAR / "objects", help="output directory")
-    parser.add_argument("--only", choices=("scalar", "runtime"), help="build one object only")
+    parser.add_argument("--only", choices=tuple(targets()), help="build one object only")
     args = parser.parse_args()
     for key, target in targets().items():
         if args.only in (None, key):

@@ -73,7 +73,7 @@ def test_committed_objects_are_compiled_from_these_sources() -> None:
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
-@pytest.mark.parametrize("key", ["scalar", "runtime"])
+@pytest.mark.parametrize("key", ["scalar", "blocks", "runtime"])
 def test_a_rebuilt_object_is_deterministic_and_defines_the_same_functions(
     tmp_path: Path, key: str
 ) -> None:
