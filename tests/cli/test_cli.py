@@ -279,7 +279,7 @@ def test_help_lists_the_environment(arguments: tuple[str, ...]) -> None:
 def test_help_of_run_shows_the_defaults_of_llama_cpp() -> None:
     text = " ".join(run("run", "--help").stdout.decode().split())
     for flag in ("--temp", "--top-k", "--top-p", "--min-p", "--repeat-penalty", "-s N, --seed",
-                 "-n N, --n-predict", "-c N, --ctx-size", "-t N, --threads", "-m DIR, --model",
+                 "-n N, --n-predict", "-c N, --ctx-size", "-t N, --threads", "-m MODEL, --model",
                  "-p TEXT, --prompt", "-f FILE, --file"):  # fmt: skip
         assert flag in text
     for default in ("0.8", "40", "0.95", "0.05", "1.0", "-1"):

@@ -68,7 +68,7 @@ def test_a_refusal_with_code_keeps_its_lines() -> None:
     ("arguments", "words"),
     [
         (("-m", "/no/such/dir"), ["/no/such/dir: no such directory", "config.json"]),
-        (("-m", __file__), ["test_look.py: is a file", "give the directory"]),
+        (("-m", __file__), ["test_look.py: is a file", "give a .gguf file, or the directory"]),
         (("-m", ""), ["config.json: no such file"]),
         (("-m",), ["-m/--model", "expected one argument", "--help"]),
         (("--shape", "llama-9b"), ["--shape", "llama-9b", "llama-7b"]),

@@ -125,7 +125,7 @@ def test_places_that_hold_no_model(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="no such file"):
         load_config(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(FormatError, match="is a file; give the directory"):
+    with pytest.raises(FormatError, match="is a file; give a .gguf file, or the directory"):
         load_config(tmp_path / "file")
 
 

@@ -15,16 +15,17 @@ from safetensors.numpy import save_file
 
 from gllm_kernels.errors import FormatError, GllmError
 from gllm_kernels.model import tensorfile
+from gllm_kernels.model.checkpoint import Directory
 from gllm_kernels.model.config import load_config
 from gllm_kernels.model.tensorfile import open_tensors
-from gllm_kernels.model.weights import LAYER_TENSORS, LlamaWeights, load_weights
+from gllm_kernels.model.weights import HUGGING_FACE, LAYER_TENSORS, LlamaWeights, find_tensors, load_weights
 
 NORM = "model.norm.weight"
 WQ = "model.layers.0.self_attn.q_proj.weight"
 
 
 def load(directory: Path, **options: object) -> LlamaWeights:
-    return load_weights(directory, load_config(directory), **options)
+    return Directory(directory).weights(**options)
 
 
 def split_in_two(directory: Path, index: bool = True) -> None:
@@ -51,7 +52,7 @@ def raw_file(path: Path, header: object, data: bytes = b"", length: int | None =
 def test_values_are_exact(tmp_path: Path, dtype: type) -> None:
     stored = {name: values.astype(dtype) for name, values in random_tensors(SMALL).items()}
     weights = load(write_checkpoint(tmp_path, stored))
-    for field, (name, _) in LAYER_TENSORS.items():
+    for field, (_, name, _) in LAYER_TENSORS.items():
         for index, layer in enumerate(weights.layers):
             found, wanted = getattr(layer, field), stored[f"model.layers.{index}.{name}"]
             assert found.dtype == dtype and found.flags.c_contiguous
@@ -354,7 +355,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
     for size in [len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(40))]:
         (tmp_path / "model.safetensors").write_bytes(whole[:size])
         with pytest.raises(FormatError):
-            load_weights(tmp_path, config)
+            load_weights(tmp_path, find_tensors(tmp_path), config, HUGGING_FACE)
 
 
 def test_mutated_headers_load_or_are_refused(tmp_path: Path) -> None:
@@ -371,7 +372,7 @@ def test_mutated_headers_load_or_are_refused(tmp_path: Path) -> None:
             mutated[rng.randrange(header)] = rng.choice(b'0123456789{}[]",:FBx\xff\0')
         path.write_bytes(mutated)
         try:
-            weights = load_weights(tmp_path, config)
+            weights = load_weights(tmp_path, find_tensors(tmp_path), config, HUGGING_FACE)
         except FormatError as error:
             assert str(path) in str(error) or str(tmp_path) in str(error), f"seed {seed}"
             outcomes["refused"] += 1

@@ -1,4 +1,5 @@
-"""`gllm-kernels lift | plan | disasm`: what the compiler made of a function or a model."""
+"""`gllm-kernels lift | plan | disasm | inspect`: what the compiler made of a function or a model, and what
+a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -42,6 +43,13 @@ def disasm(options: Namespace) -> int:
 
     show = loop_report if options.loop else disasm
     print(show(model(options), options.shape, options.op))
+    return 0
+
+
+def inspect(options: Namespace) -> int:
+    from ..debug.inspect import inspect as report
+
+    print(report(model(options)))
     return 0
 
 

@@ -54,7 +54,7 @@ def parser() -> Parser:
     )
     main.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = main.add_subparsers(metavar="COMMAND", required=True)
-    adders = (add_run, add_info, add_lift, add_plan, add_disasm, add_bench)
+    adders = (add_run, add_info, add_lift, add_plan, add_disasm, add_inspect, add_bench)
     for made in (main, *(add(commands) for add in adders)):
         made.add_argument(
             "-v", "--verbose", action="store_true", help="show the traceback of an error"
@@ -74,7 +74,7 @@ def new(commands: Commands, name: str, summary: str, run: Command, epilog: str =
 # fmt: off
 RUN_GROUPS = {  # flags, type, default, metavar, help; names and defaults as in llama.cpp
     "model": (
-        (("-m", "--model"), str, None, "DIR", "checkpoint (default: the model of this package)"),
+        (("-m", "--model"), str, None, "MODEL", "directory or .gguf file (default: the model of this package)"),
         (("-c", "--ctx-size"), int, 0, "N", "context in tokens; 0: as the model was trained"),
         (("-t", "--threads"), int, None, "N", "0: by cores and quota (default: GLLM_THREADS)"),
     ),
@@ -149,6 +149,16 @@ def add_disasm(commands: Commands) -> Parser:
     made.add_argument(
         "--loop", action="store_true",
         help="count what a round of every innermost loop executes, and what bounds it",
+    )  # fmt: skip
+    return made
+
+
+def add_inspect(commands: Commands) -> Parser:
+    summary = "show what a checkpoint holds: metadata, tensors, types"
+    made = new(commands, "inspect", summary, command("look", "inspect"))
+    made.add_argument(
+        "model", metavar="MODEL", nargs="?",
+        help="a GGUF file, or a directory with *.safetensors (default: the model of this package)",
     )  # fmt: skip
     return made
 

@@ -11,9 +11,10 @@ from ..executable.cache import KERNELS
 from ..executable.layer import CompiledLayer
 from ..fusion.buffers import plan_buffers
 from ..graph.ir import CompilerGraph
-from ..model.config import LlamaConfig, load_config
+from ..model.checkpoint import open_checkpoint
+from ..model.config import LlamaConfig
 from ..model.graph import LlamaGraph
-from ..model.weights import LlamaWeights, assemble, tensor_shapes
+from ..model.weights import HUGGING_FACE, LlamaWeights, assemble, tensor_shapes
 from ..ops.op import Op
 from ..pipeline import compile_graph
 from .loops import loop_table
@@ -57,7 +58,7 @@ def layer_of(path: Path | None, shape: str, op: str | None) -> CompiledLayer:
 
 def compiled(path: Path | None, shape: str) -> CompiledLayer:
     """A cold compilation; weights are memory nobody touches, since a plan reads no weight."""
-    found = layer_config(shape) if shape else load_config(path)
+    found = layer_config(shape) if shape else open_checkpoint(path).config
     KERNELS.clear()
     graph = LlamaGraph(CompilerGraph(), found, found.context)
     return compile_graph(graph.build(blank_weights(found), every_row=False))
@@ -72,4 +73,5 @@ def layer_config(shape: str) -> LlamaConfig:
 def blank_weights(config: LlamaConfig) -> LlamaWeights:
     """Uninitialised arrays of the right shapes: the system maps their pages only when touched."""
     shapes = tensor_shapes(config)
-    return assemble({name: np.empty(size, np.float32) for name, size in shapes.items()}, config)
+    arrays = {name: np.empty(size, np.float32) for name, size in shapes.items()}
+    return assemble(arrays, config, HUGGING_FACE)

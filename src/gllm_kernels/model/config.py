@@ -34,6 +34,8 @@ class LlamaConfig:
     tied: bool
     bos: int | None
     eos: frozenset[int]
+    interleaved: bool = False  # rotary pairs are neighbours, not halves of a head
+    rope_factors: tuple[float, ...] = ()  # each rotary frequency is divided by its own
 
     @property
     def group(self) -> int:
@@ -74,7 +76,7 @@ def load_config(directory: Path) -> LlamaConfig:
     """Read and check `directory/config.json`."""
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "no such directory"
-        raise FormatError(f"{directory}: {what}; give the directory that holds {LAYOUT}")
+        raise FormatError(f"{directory}: {what}; give a .gguf file, or the directory that holds {LAYOUT}")
     config = parse_config(read_object(directory / "config.json"))
     generation = directory / "generation_config.json"
     if not generation.exists():

@@ -26,9 +26,10 @@ TOKENS, POS = Affine.sym("tokens"), Affine.sym("pos")
 
 
 def rope_tables(config: LlamaConfig, n_ctx: int) -> tuple[F32, F32]:
-    """cos and sin of position * theta**(-2j/head_dim): [n_ctx, head_dim/2] each (RoFormer, 2021)."""
+    """cos and sin of position * theta**(-2j/head_dim) / factor[j]: [n_ctx, head_dim/2] each (RoFormer, 2021)."""
     exponent = np.arange(0, config.head_dim, 2) / config.head_dim
-    angle = np.arange(n_ctx)[:, None] * config.rope_theta ** -exponent
+    frequency = config.rope_theta ** -exponent / np.array(config.rope_factors or 1.0)
+    angle = np.arange(n_ctx)[:, None] * frequency
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
@@ -101,11 +102,12 @@ class LlamaGraph:
         return g.op("vec_add", x, product(hidden, "w_down"))
 
     def rotate(self, value: View, tables: Tables, out: View | None = None) -> View:
-        """Half-split rotary embedding of every head: [tokens, heads, head_dim]."""
+        """Rotary embedding of every head: [tokens, heads, head_dim]."""
         head = self.config.head_dim
         heads = value.split(1, value.shape[1].constant // head, head)
         target = out.split(1, value.shape[1].constant // head, head) if out else None
-        return self.graph.op("rope_with_pos", heads, tables.cos, tables.sin, pos="pos", out=target)
+        name = "rope_with_pos_interleaved" if self.config.interleaved else "rope_with_pos"
+        return self.graph.op(name, heads, tables.cos, tables.sin, pos="pos", out=target)
 
     def attention(self, query: View, keys: View, values: View, mask: View) -> View:
         """softmax(q @ k.T / sqrt(head_dim) + mask) @ v for all heads: [tokens, heads*head_dim]."""

@@ -1,4 +1,4 @@
-"""`Llama`: a checkpoint directory that continues text.
+"""`Llama`: a checkpoint that continues text.
 
     llm = Llama("path/to/checkpoint")
     for piece in llm.generate("def main(", max_tokens=64):
@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GllmError, ShapeError
-from .config import LlamaConfig, load_config
+from .checkpoint import open_checkpoint
+from .config import LlamaConfig
 from .sampling import RANDOM_SEED, Sampler, Sampling
 from .stats import MAX_TOKENS, Pace, Stats
 from .stops import StopGate, read_stops
-from .tokenizer import load_tokenizer
-from .weights import LlamaWeights, Progress, load_weights
+from .weights import LlamaWeights, Progress
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -80,19 +80,22 @@ class Llama:
         progress: Progress | None = None,
         build: Build | None = None,
     ) -> None:
-        """`n_ctx=0`: as long as the model was trained for; `n_threads=0`: by cores and quota.
+        """`path` is a directory as Hugging Face writes it, or a GGUF file.
+
+        `n_ctx=0`: as long as the model was trained for; `n_threads=0`: by cores and quota.
 
         `progress(done, total)` is told bytes.
         """
         began = time.perf_counter()
         self.path = check_path(path)
-        self.config = load_config(self.path)
+        checkpoint = open_checkpoint(self.path)
+        self.config = checkpoint.config
         self.n_ctx = check_context(n_ctx, self.config)
         self.n_batch = min(check_count("n_batch", n_batch), self.n_ctx)
         if n_threads is not None:
             check_count("n_threads", n_threads, low=0)
-        self.tokenizer = load_tokenizer(self.path)
-        weights = load_weights(self.path, self.config, progress)
+        self.tokenizer = checkpoint.tokenizer()
+        weights = checkpoint.weights(progress)
         loaded = time.perf_counter()
         engine = (build or compiled)(
             self.config, weights, n_ctx=self.n_ctx, n_batch=self.n_batch, n_threads=n_threads
@@ -222,7 +225,7 @@ class Llama:
             raise ShapeError(
                 f"{name}[{bad[0]}] is token {ids[bad[0]]}; "
                 f"{self.path} has tokens 0 to {self.config.vocab_size - 1} "
-                "(vocab_size of its config.json, whatever its tokenizer.json adds): leave it out"
+                "(the rows of its embedding, whatever its tokenizer adds): leave it out"
             )
         return ids.astype(np.int32)
 
@@ -256,7 +259,7 @@ def check_path(path: str | Path) -> Path:
     try:
         return Path(path)
     except TypeError:
-        expected = "expected the directory of a checkpoint, as str or Path"
+        expected = "expected the directory or the GGUF file of a checkpoint, as str or Path"
         raise ShapeError(f"path={path!r}: {expected}") from None
 
 

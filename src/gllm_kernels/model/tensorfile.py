@@ -40,12 +40,7 @@ class Entry:
     dtype: str
     shape: tuple[int, ...]
     begin: int
-
-    @property
-    def size(self) -> int:
-        """Bytes. The name of a type tells its bits (F32, BF16, F8_E4M3); BOOL has a byte."""
-        bits = re.search(r"\d+", self.dtype)
-        return prod(self.shape) * int(bits[0] if bits else 8) // 8
+    size: int  # bytes
 
     def refuse(self, what: str) -> NoReturn:
         where = f"tensor {shown(self.name)} at byte {self.begin}"
@@ -97,8 +92,15 @@ def read_entries(path: Path, header: safe_open, data: mmap.mmap) -> dict[str, En
     entries = {}
     for name in header.offset_keys():
         part = header.get_slice(name)
-        entries[name] = Entry(path, name, part.get_dtype(), tuple(part.get_shape()), end)
+        dtype, shape = part.get_dtype(), tuple(part.get_shape())
+        entries[name] = Entry(path, name, dtype, shape, end, bytes_of(dtype, shape))
         end += entries[name].size
     if end != len(data):
         raise FormatError(f"{path}: the tensors end at byte {end} of {len(data)}; {AGAIN}")
     return entries
+
+
+def bytes_of(dtype: str, shape: tuple[int, ...]) -> int:
+    """The name of a type tells its bits (F32, BF16, F8_E4M3); BOOL has a byte."""
+    bits = re.search(r"\d+", dtype)
+    return prod(shape) * int(bits[0] if bits else 8) // 8

@@ -56,25 +56,42 @@ class LlamaWeights:
         return layers + self.norm.nbytes + self.head.nbytes + self.embed[0].nbytes
 
 
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How a kind of checkpoint names the tensors; `layer` takes the number of the layer."""
+
+    embed: str
+    norm: str
+    head: str
+    layer: str
+    column: int  # of LAYER_TENSORS
+    derived: str  # names that end so hold no weights
+
+    def of_layer(self, number: int) -> dict[str, str]:
+        """Fields of LayerWeights and their names."""
+        return {field: self.layer.format(number) + row[self.column] for field, row in LAYER_TENSORS.items()}
+
+
 # fmt: off
-LAYER_TENSORS = {  # field of LayerWeights: name in the checkpoint, sizes
-    "attn_norm": ("input_layernorm.weight",          "D"),
-    "wq":        ("self_attn.q_proj.weight",         "QD"),
-    "wk":        ("self_attn.k_proj.weight",         "KD"),
-    "wv":        ("self_attn.v_proj.weight",         "KD"),
-    "wo":        ("self_attn.o_proj.weight",         "DQ"),
-    "ffn_norm":  ("post_attention_layernorm.weight", "D"),
-    "w_gate":    ("mlp.gate_proj.weight",            "FD"),
-    "w_up":      ("mlp.up_proj.weight",              "FD"),
-    "w_down":    ("mlp.down_proj.weight",            "DF"),
+LAYER_TENSORS = {  # field of LayerWeights: sizes, name in safetensors, name in GGUF
+    "attn_norm": ("D",  "input_layernorm.weight",          "attn_norm.weight"),
+    "wq":        ("QD", "self_attn.q_proj.weight",         "attn_q.weight"),
+    "wk":        ("KD", "self_attn.k_proj.weight",         "attn_k.weight"),
+    "wv":        ("KD", "self_attn.v_proj.weight",         "attn_v.weight"),
+    "wo":        ("DQ", "self_attn.o_proj.weight",         "attn_output.weight"),
+    "ffn_norm":  ("D",  "post_attention_layernorm.weight", "ffn_norm.weight"),
+    "w_gate":    ("FD", "mlp.gate_proj.weight",            "ffn_gate.weight"),
+    "w_up":      ("FD", "mlp.up_proj.weight",              "ffn_up.weight"),
+    "w_down":    ("DF", "mlp.down_proj.weight",            "ffn_down.weight"),
 }
 # fmt: on
-EMBED, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
-# written by old versions of transformers: derived from rope_theta, so not a weight
-DERIVED_SUFFIX = "rotary_emb.inv_freq"
+# rotary frequencies written by old versions of transformers are derived from rope_theta
+HUGGING_FACE = Scheme("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight", "model.layers.{}.", 1,
+                      "rotary_emb.inv_freq")
+GGUF = Scheme("token_embd.weight", "output_norm.weight", "output.weight", "blk.{}.", 2, "rope_freqs.weight")
 
 
-def tensor_shapes(config: LlamaConfig) -> Shapes:
+def tensor_shapes(config: LlamaConfig, scheme: Scheme = HUGGING_FACE) -> Shapes:
     """Every tensor the model needs, with its shape."""
     sizes = {
         "V": config.vocab_size,
@@ -83,20 +100,19 @@ def tensor_shapes(config: LlamaConfig) -> Shapes:
         "Q": config.heads * config.head_dim,
         "K": config.kv_heads * config.head_dim,
     }
-    letters = {EMBED: "VD", NORM: "D"} | ({} if config.tied else {HEAD: "VD"})
+    letters = {scheme.embed: "VD", scheme.norm: "D"} | ({} if config.tied else {scheme.head: "VD"})
     for layer in range(config.layers):
-        for name, axes in LAYER_TENSORS.values():
-            letters[f"model.layers.{layer}.{name}"] = axes
+        for field, name in scheme.of_layer(layer).items():
+            letters[name] = LAYER_TENSORS[field][0]
     return {name: tuple(sizes[axis] for axis in axes) for name, axes in letters.items()}
 
 
 def load_weights(
-    directory: Path, config: LlamaConfig, progress: Progress | None = None
+    path: Path, homes: Homes, config: LlamaConfig, scheme: Scheme, progress: Progress | None = None
 ) -> LlamaWeights:
     """Map and check every tensor of the checkpoint."""
-    homes = find_tensors(directory)
-    shapes = tensor_shapes(config)
-    check_names(directory, homes, shapes, config)
+    shapes = tensor_shapes(config, scheme)
+    check_names(path, homes, shapes, {scheme.head} if config.tied else set(), scheme)
     for name, shape in shapes.items():
         check_shape(homes[name].entries[name], shape)
     total = sum(homes[name].entries[name].size for name in shapes)
@@ -105,19 +121,17 @@ def load_weights(
         loaded[name] = load_tensor(homes[name], name)
         done += homes[name].entries[name].size
         if progress is not None and progress(done, total) is False:
-            raise GllmError(f"loading {directory} was cancelled by the progress callback")
-    return assemble(loaded, config)
+            raise GllmError(f"loading {path} was cancelled by the progress callback")
+    return assemble(loaded, config, scheme)
 
 
-def assemble(loaded: dict[str, Stored], config: LlamaConfig) -> LlamaWeights:
+def assemble(loaded: dict[str, Stored], config: LlamaConfig, scheme: Scheme) -> LlamaWeights:
     layers = tuple(
-        LayerWeights(
-            **{f: loaded[f"model.layers.{i}.{name}"] for f, (name, _) in LAYER_TENSORS.items()}
-        )
-        for i in range(config.layers)
+        LayerWeights(**{field: loaded[name] for field, name in scheme.of_layer(number).items()})
+        for number in range(config.layers)
     )
-    head = loaded[EMBED] if config.tied else loaded[HEAD]
-    return LlamaWeights(loaded[EMBED], layers, loaded[NORM], head)
+    head = loaded[scheme.embed if config.tied else scheme.head]
+    return LlamaWeights(loaded[scheme.embed], layers, loaded[scheme.norm], head)
 
 
 def find_tensors(directory: Path) -> Homes:
@@ -154,23 +168,22 @@ def find_indexed(directory: Path, index: Path) -> Homes:
     return homes
 
 
-def check_names(directory: Path, homes: Homes, shapes: Shapes, config: LlamaConfig) -> None:
+def check_names(path: Path, homes: Homes, shapes: Shapes, ignored: set[str], scheme: Scheme) -> None:
     """Nothing may be missing, and nothing may be left over that could have changed the result."""
     missing = [name for name in shapes if name not in homes]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise FormatError(f"{directory}: tensor {missing[0]!r}{more} is missing; {AGAIN}")
-    ignored = {HEAD} if config.tied else set()
+        raise FormatError(f"{path}: tensor {missing[0]!r}{more} is missing; {AGAIN}")
     for name in homes.keys() - shapes.keys() - ignored:
-        if not name.endswith(DERIVED_SUFFIX):
-            homes[name].entries[name].refuse("not part of a Llama of this config.json")
+        if not name.endswith(scheme.derived):
+            homes[name].entries[name].refuse("not part of a Llama of this configuration")
 
 
 def check_shape(entry: Entry, wanted: tuple[int, ...]) -> None:
     if entry.shape != wanted:
         entry.refuse(
-            f"shape {shown(entry.shape)}, but config.json asks for {shown(wanted)}; "
-            "the weights belong to another config.json"
+            f"shape {shown(entry.shape)}, but the configuration asks for {shown(wanted)}; "
+            "the weights belong to another model"
         )
 
 
