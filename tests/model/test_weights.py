@@ -133,7 +133,7 @@ def test_wrong_shape_names_tensor_found_and_wanted(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, tensors)
     with pytest.raises(FormatError) as caught:
         load(tmp_path)
-    for word in (WQ, "[71, 72]", "[72, 72]", "model.safetensors", "config.json"):
+    for word in (WQ, "[71, 72]", "[72, 72]", "model.safetensors", "configuration"):
         assert word in str(caught.value)
 
 

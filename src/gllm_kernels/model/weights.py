@@ -182,7 +182,7 @@ def check_names(path: Path, homes: Homes, shapes: Shapes, ignored: set[str], sch
 def check_shape(entry: Entry, wanted: tuple[int, ...]) -> None:
     if entry.shape != wanted:
         entry.refuse(
-            f"shape {shown(entry.shape)}, but the configuration asks for {shown(wanted)}; "
+            f"shape {shown(entry.shape)}, but the model's configuration asks for {shown(wanted)}; "
             "the weights belong to another model"
         )
 
