@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import FormatError
+from ..scalar.formats import FORMATS
 from .fields import Fields, shown
 from .tensorfile import AGAIN, Entry, TensorFile
 
@@ -33,11 +34,12 @@ STRING, ARRAY = 8, 9
 SCALARS = {  # type of a value: how struct reads it
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
 }
-STORED = {  # type of a tensor: name, values and bytes of a block
+PLAIN = {  # type of a tensor: name, values and bytes of a block
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2), 28: ("F64", 1, 8),
     24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8),
 }
 # fmt: on
+STORED = PLAIN | {row.gguf: (row.name, row.values, row.size) for row in FORMATS if row.gguf is not None}
 
 
 @dataclass(frozen=True, slots=True)
