@@ -181,3 +181,20 @@ void counter_power(const float *x, float *out, size_t n) { EACH(i, n) out[i] = x
 void counter_wraps(const float *x, float *out, uint32_t n) { for (uint32_t i = 0; i < n; i++) out[i] = x[i] + (float)(int64_t)(uint32_t)(i * 90000u); }
 // accept: the counter through 32 bits
 void counter_cast(const float *x, float *out, int n) { for (int64_t i = 0; i < n; i++) out[i] = x[i] * (float)(int)i; }
+
+/* ---- sizes that are 0, and remainders of the others */
+#define ROWS EACH(i, m) { float s = 0; EACH(j, n) s += x[i * n + j]; out[i] = s; }
+// either: rows without elements, four at a time (gcc -O1 has n as a name for 0)
+void empty_rows(const float *x, float *out, size_t m, size_t n) { size_t i = 0; if (n) ROWS else { for (; i + 4 <= m; i += 4) out[i] = out[i + 1] = out[i + 2] = out[i + 3] = 0; for (; i < m; i++) out[i] = 0; } }
+// reject: of rows without elements the rest is 1
+void empty_rest(const float *x, float *out, size_t m, size_t n) { size_t i = 0; if (n) ROWS else { for (; i + 4 <= m; i += 4) out[i] = out[i + 1] = out[i + 2] = out[i + 3] = 0; for (; i < m; i++) out[i] = 1; } }
+// reject: rows without elements where the fifth of eight is 1
+void empty_class(const float *x, float *out, size_t m, size_t n) { float z = m % 8 == 5 ? 1.0f : 0.0f; if (n) ROWS else EACH(i, m) out[i] = z; }
+// reject: rows without elements from 137 on
+void empty_far(const float *x, float *out, size_t m, size_t n) { float z = m % 8 == 5 && m > 137 ? 1.0f : 0.0f; if (n) ROWS else EACH(i, m) out[i] = z; }
+// reject: the remainder of one size where the other has one
+void rest_of_both(const float *x, float *out, size_t m, size_t n) { float z = n % 4 == 3 && m % 4 == 2 ? 1.0f : 0.0f; EACH(i, m) EACH(j, n) out[i * n + j] = x[i * n + j] + z; }
+// reject: a remainder with rows beyond any state
+void rest_of_far(const float *x, float *out, size_t m, size_t n) { float z = n % 4 == 3 && m > 90 ? 1.0f : 0.0f; EACH(i, m) EACH(j, n) out[i * n + j] = x[i * n + j] + z; }
+// reject: the row before, in sizes of one remainder
+void rest_with_state(const float *x, float *out, size_t m, size_t n) { float a = x[0], b = a, c = a, d = a; EACH(i, m) { EACH(j, n) out[i * n + j] = x[i * n + j] + (n % 4 == 3 ? a : x[0]); a = b; b = c; c = d; d = x[i * n]; } }

@@ -21,7 +21,7 @@ OPS = [op for op in CATALOG if not op.opaque and op.name in matrix.stored_traces
 BY_COMMAND = ("rustc 2", "rustc 3", "zig ReleaseFast", "zig cc -O1 pic", "zig cc -O3 pic")
 BUILDS = [b for b in matrix.builds() if b.name not in BY_COMMAND]
 # unrolled by 4 or 8 in two dimensions: seconds for the classes of their remainders
-SLOW = {"clang -O3*": "layer_norm rms_norm", "zig cc*": "layer_norm rms_norm softmax rope*",
+SLOW = {"zig cc*": "layer_norm rms_norm softmax rope*",
         "rustc*": "rope* *_norm softmax gemm_*"}  # fmt: skip
 
 

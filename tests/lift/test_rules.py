@@ -10,10 +10,11 @@ import pytest
 from test_adversarial import judge
 
 from gllm_kernels.errors import LiftError
-from gllm_kernels.lift.accept import lag
 from gllm_kernels.lift.cells import Test as Relation
 from gllm_kernels.lift.cells import find, impossible
+from gllm_kernels.lift.classes import Classes
 from gllm_kernels.lift.lifter import lift
+from gllm_kernels.lift.samples import lag, small_sizes
 from gllm_kernels.trace.interp import run
 from gllm_kernels.trace.ir import Op
 from gllm_kernels.trace.shapes import least_sizes, param_shape
@@ -61,14 +62,44 @@ def test_sizes_are_found_in_every_corner():
 
 
 def test_corners_without_sizes_are_proved_empty():
-    most = (1 << 31, 1 << 31)
-    assert impossible((linear("g", -4, 1), linear("l", -2, 1)), most)
-    assert impossible((linear("g", 0, 1, -1), linear("g", 0, -1, 1)), most)
-    assert impossible((linear("e", -1, 2),), most)  # 2m = 1
+    least, most = (0, 0), (1 << 31, 1 << 31)
+    assert impossible((linear("g", -4, 1), linear("l", -2, 1)), least, most)
+    assert impossible((linear("g", 0, 1, -1), linear("g", 0, -1, 1)), least, most)
+    assert impossible((linear("e", -1, 2),), least, most)  # 2m = 1
     positive = linear("g", 0, 1), linear("g", 0, 0, 1)
     zero = Relation(((1, (0, 1)),), "le")
-    assert impossible((*positive, zero), most) and not impossible((zero,), most)
-    assert not impossible((linear("g", -5000, 1),), most)
+    assert impossible((*positive, zero), least, most) and not impossible((zero,), least, most)
+    assert not impossible((linear("g", -5000, 1),), least, most)
+
+
+# ---- classes of sizes
+
+
+def test_sizes_with_a_zero_have_remainders_of_their_own():
+    classes = Classes(("m", "n"))
+    classes.refine((5, 8), {1: 4})
+    classes.refine((3, 0), {0: 8})
+    all_sizes = [(m, n) for m in range(20) for n in range(20)]
+    kinds = {classes.of(sizes) for sizes in all_sizes}
+    assert len(kinds) == 4 + 8 and set(classes.divided()) == kinds
+    assert {classes.of(sizes) for sizes in small_sizes(classes)} == kinds
+    for sizes in all_sizes:
+        kind = classes.of(sizes)
+        quotients = kind.quotients(sizes)
+        assert kind.sizes(quotients) == sizes
+        assert kind.least(sizes) == quotients and kind.most(max(sizes)) >= quotients
+        inside = kind.sizes(kind.low), kind.sizes(kind.most(50))
+        assert all(classes.of(other) is kind for other in inside)
+
+
+def test_no_size_of_another_class_is_taken_for_a_branch():
+    classes = Classes(("m", "n"))
+    classes.refine((3, 0), {0: 8})
+    some, none = classes.of((3, 4)), classes.of((3, 0))
+    empty = (linear("le", 0, 0, 1),)
+    assert find(empty, some.low, some.most(300)) is None
+    assert impossible(empty, some.low, some.most(1 << 31))
+    assert find(empty, none.low, none.most(300)) == (0, 0)
 
 
 # ---- the order of max and min, nested reductions

@@ -10,11 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
 from itertools import chain, islice, product
-from itertools import count as count_from
-
-from iced_x86 import OpKind, Register
 
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace
@@ -22,7 +18,8 @@ from ..trace.shapes import reached
 from ..trace.simplify import canonical
 from ..trace.spec import check, symbols
 from . import value as v
-from .cells import Path, Sizes, Test, find, impossible
+from .cells import Path, Test, find, impossible
+from .classes import Class, Classes, Sizes
 from .conditions import Condition
 from .elf import Image
 from .engine import Lifted, execute
@@ -30,18 +27,14 @@ from .error import Refusal
 from .expand import Overlap, compare
 from .fold import templates, upwards
 from .nodes import Nodes
-from .operands import GENERAL, VECTOR
 from .program import Program
+from .samples import base_sizes, lag, small_sizes, state_size, undivided
 from .signature import Signature
 
-# Sizes at which the formula is read: 2 apart, so that n and n-1 are never both a dimension.
-FIRST, SECOND = 3, (6, 4, 3, 10, 8, 5)
-FRAMES = (Register.RSP, Register.RBP, Register.RIP)
-ORDINARY = (0, 1, 2, 4, 8, 16)  # immediates that every loop over floats has
 FAR = 300  # the largest size that is sampled
-MOST_LIFTS, MOST_STEPS, MOST_CLASSES = 600, 500_000, 64
+MOST_LIFTS, MOST_STEPS = 600, 500_000
 CANDIDATES = 8
-Cell = tuple[Sizes, tuple[int, ...]]  # remainders of the sizes, numbers of the tests of the path
+Cell = tuple[Class, tuple[int, ...]]  # the numbers of the tests of a path
 
 
 @dataclass
@@ -60,11 +53,11 @@ class Acceptance:
     program: Program
     image: Image
     signature: Signature
-    periods: dict[str, int] = field(default_factory=dict)  # of dimensions with remainders
-    learned: dict = field(default_factory=dict)  # by class of remainders
+    classes: Classes
+    learned: dict[Class, dict] = field(default_factory=dict)
     done: dict[Sizes, Lifted] = field(default_factory=dict)
     pending: list[Sizes] = field(default_factory=list)
-    tests: dict[tuple[Sizes, Test], int] = field(default_factory=dict)  # numbers, see `_number`
+    tests: dict[tuple[Class, Test], int] = field(default_factory=dict)  # numbers, see `_number`
     asked: list[tuple[Test, Condition]] = field(default_factory=list)
     cells: set[Cell] = field(default_factory=set)
     untied: list[Cell] = field(default_factory=list)  # their branches are not looked at yet
@@ -76,19 +69,17 @@ class Acceptance:
     limit: int = 1 << 31
     steps: int = 0
 
-    @cached_property
+    @property
     def dims(self) -> tuple[str, ...]:
-        return tuple(a.name for a in self.signature.of_kind("dim"))
+        return self.classes.dims
 
     def named(self, sizes: Sizes) -> dict[str, int]:
         return dict(zip(self.dims, sizes, strict=True))
 
-    def period(self, place: int) -> int:
-        return self.periods.get(self.dims[place], 1)
-
-    def rest(self, sizes: Sizes) -> Sizes:
-        """The class of the sizes: their remainders."""
-        return tuple(size % self.period(place) for place, size in enumerate(sizes))
+    def periods(self, sizes: Sizes) -> dict[str, int]:
+        """Of each dimension; 0 where it is the number 0 in all sizes of the class."""
+        kind = self.classes.of(sizes)
+        return self.named(tuple(0 if k in kind.empty else p for k, p in enumerate(kind.periods)))
 
     def run(self, sizes: Sizes) -> tuple[Lifted, Nodes]:
         """One symbolic execution; a refusal away from the first sizes says where."""
@@ -96,8 +87,11 @@ class Acceptance:
         try:
             lifted = execute(
                 self.program, self.image, self.signature, self.named(sizes), nodes,
-                self.learned.setdefault(self.rest(sizes), {}), self.periods,
+                self.learned.setdefault(self.classes.of(sizes), {}), self.periods(sizes),
             )  # fmt: skip
+        except v.NeedPeriod as need:
+            self.classes.refine(sizes, {self._place(x): p for x, p in need.periods.items()})
+            raise
         except Refusal as refusal:
             if self.done:
                 places = ", ".join(f"{n} = {s}" for n, s in self.named(sizes).items())
@@ -112,29 +106,30 @@ class Acceptance:
         """Take over the path and the exits; add the sizes around every threshold."""
         for place, outcomes in lifted.conditions.exits.items():
             self.exits.setdefault(place, set()).update(outcomes)
-        rest, path, fixed = self.rest(sizes), {}, []
+        kind, path, fixed = self.classes.of(sizes), {}, []
         for condition, outcome in lifted.conditions.recorded.items():
             number = self._number(condition, sizes) + (not outcome)
             path[number] = None
             if not condition.jump:
                 fixed.append(number)
-        cell = rest, tuple(path)
+        cell = kind, tuple(path)
         if cell not in self.cells:
             self.cells.add(cell)
             self.untied.append(cell)
-            self.taken.update((rest, cell[1][:k]) for k in range(len(path) + 1))
+            self.taken.update((kind, cell[1][:k]) for k in range(len(path) + 1))
         if lifted.memory or lifted.result:
-            key = rest, frozenset(lifted.conditions.visited), tuple(fixed)
+            key = kind, frozenset(lifted.conditions.visited), tuple(fixed)
             group = self.groups.setdefault(key, Group(lifted))
             group.cells[cell] = None
             group.runs.append(sizes)
 
     def _number(self, condition: Condition, sizes: Sizes) -> int:
         """An even number for a test, the next one for its negation."""
-        rest, test = self.rest(sizes), self._test(condition)
-        number = self.tests.get((rest, test))
+        key = self.classes.of(sizes), self._test(condition)
+        number = self.tests.get(key)
         if number is None:
-            number = self.tests[rest, test] = len(self.asked)
+            number, test = len(self.asked), key[1]
+            self.tests[key] = number
             self.asked += [(test, condition), (test.negated(), condition)]
             self._sample(condition, sizes)
         return number
@@ -151,7 +146,8 @@ class Acceptance:
 
     def _sample(self, condition: Condition, sizes: Sizes) -> None:
         """n crosses -rest/coefficient: run on both sides of it."""
-        terms = condition.poly.terms
+        terms, kind = condition.poly.terms, self.classes.of(sizes)
+        quotients = kind.quotients(sizes)
         several = len(terms) - (v.ONE in terms) > 1
         if any(len(m) > 1 for m in terms):
             if several:
@@ -165,13 +161,11 @@ class Acceptance:
             if not mono:
                 continue
             place = self._place(mono[0])
-            period = self.period(place)
-            rest = condition.poly.value - coef * (sizes[place] // period)
-            threshold = -rest // coef
-            self._near(condition, threshold * period)
+            threshold = -(condition.poly.value - coef * quotients[place]) // coef
+            self._near(condition, threshold * kind.periods[place])
             if threshold > 2 and not several:
-                for size in (threshold + step for step in (-1, 0, 1, 2, 5)):
-                    self.push(_with(sizes, place, period * size + sizes[place] % period))
+                for step in (-1, 0, 1, 2, 5):
+                    self.push(kind.sizes(_with(quotients, place, threshold + step)))
 
     def _near(self, condition: Condition, threshold: int) -> None:
         if FAR < threshold < 1 << 31:
@@ -198,9 +192,9 @@ class Acceptance:
         for cell in self.wanted - self.taken:
             raise Refusal("sizes that take the same path run other code", at=self._at(cell))
         cells, self.untied = self.untied, []
-        for rest, path in cells:
+        for kind, path in cells:
             for k, number in enumerate(path):
-                turned = rest, (*path[:k], number ^ 1)
+                turned = kind, (*path[:k], number ^ 1)
                 if turned not in self.taken and turned not in self.wanted:
                     self._turn(turned)
         for group in self.groups.values():
@@ -211,11 +205,12 @@ class Acceptance:
 
     def _turn(self, cell: Cell) -> None:
         """Sizes that take this branch, or a proof that there are none."""
-        found = self._find(cell, (0,) * len(cell[0]))
+        kind = cell[0]
+        found = self._find(cell, (0,) * len(self.dims))
         if found:
             self.push(found)
             self.wanted.add(cell)
-        elif not impossible(self._path(cell), tuple(s // p for s, p in self._spans(self.limit))):
+        elif not impossible(self._path(cell), kind.low, kind.most(self.limit)):
             raise Refusal(
                 f"a branch on {self._text(self.asked[cell[1][-1]][1])}, for which no sizes up to "
                 f"{FAR} were found",
@@ -232,11 +227,10 @@ class Acceptance:
         general = (2,) * count
         if not any(min(s, default=2) >= 2 and len(set(s)) == count for s in runs):
             self._push_found(group, general, True) or self._push_found(group, general)
-        state = max(state_size(self, group.lifted), lag(trace) + 3)
+        state = max(state_size(self.program, group.lifted), lag(trace) + 3)
         if state > FAR:
             raise Refusal(f"{state} elements of state or distance: too far to check (limit {FAR})")
-        rest, _ = next(iter(group.cells))
-        other = any(rest) or not group.lifted.conditions.lengths <= self.lengths
+        other = any(next(iter(group.cells))[0].rests) or not group.lifted.conditions.lengths <= self.lengths
         for place in range(count):
             sizes = {s[place] for s in runs}
             if max(sizes) < state:
@@ -244,7 +238,7 @@ class Acceptance:
                     if self._push_found(group, _with(others, place, state)):
                         break
             elif other and len(sizes) < 3:
-                self._push_found(group, _with(general, place, max(sizes) + 1))
+                self._push_another(group, general, place, sizes)
 
     def _push_found(self, group: Group, low: Sizes, apart: bool = False) -> bool:
         for cell in group.cells:
@@ -254,18 +248,19 @@ class Acceptance:
                 return True
         return False
 
+    def _push_another(self, group: Group, low: Sizes, place: int, seen: set[int]) -> None:
+        for cell in group.cells:
+            found = self._find(cell, low)
+            while found and found[place] in seen:
+                found = self._find(cell, _with(low, place, found[place] + 1))
+            if found:
+                return self.push(found)
+
     def _find(self, cell: Cell, low: Sizes, apart: bool = False) -> Sizes | None:
         """Sizes of this path that are at least `low`."""
-        rest, spans = cell[0], self._spans(FAR)
-        start = tuple(
-            max(0, -(-(a - r) // p)) for a, r, (_, p) in zip(low, rest, spans, strict=True)
-        )
-        end = tuple((far - r) // p for r, (far, p) in zip(rest, spans, strict=True))
-        found = find(self._path(cell), start, end, apart)
-        return found and tuple(q * p + r for q, r, (_, p) in zip(found, rest, spans, strict=True))
-
-    def _spans(self, far: int) -> list[tuple[int, int]]:
-        return [(far, self.period(place)) for place in range(len(self.dims))]
+        kind = cell[0]
+        found = find(self._path(cell), kind.least(low), kind.most(FAR), apart)
+        return found and kind.sizes(found)
 
     def unexplained(self, trace: OpTrace) -> Iterator[Refusal]:
         """What all samples together did not settle."""
@@ -284,31 +279,17 @@ class Acceptance:
 
 def accept(program: Program, image: Image, signature: Signature) -> tuple[OpTrace, Acceptance]:
     """The trace of the function, or a Refusal; sizes are split into finer classes on demand."""
-    work = Acceptance(program, image, signature)
+    classes = Classes(tuple(a.name for a in signature.of_kind("dim")))
     while True:
+        work = Acceptance(program, image, signature, classes)
         try:
             return _accepted(work), work
-        except v.NeedPeriod as need:
-            names = {signature.arguments[x].name: p for x, p in need.periods.items()}
-            work = Acceptance(program, image, signature, work.periods | names)
+        except v.NeedPeriod:
+            continue
 
 
 def _accepted(work: Acceptance) -> OpTrace:
-    program, signature = work.program, work.signature
-    first, second = base_sizes(program, len(work.dims))
-    first, second = (_of_class_0(work, sizes, k) for k, sizes in enumerate((first, second)))
-    lifted, nodes = work.run(first)
-    found = islice(templates(lifted, signature, work.named(first)), CANDIDATES)
-    fitting = _fitting(work, found, first, lifted, nodes)
-    trace = next(fitting)
-    work.lengths |= lifted.conditions.lengths
-    work.collect(first, lifted)
-    if work.dims:  # other sizes tell apart the traces that explain the first ones
-        other, nodes = work.run(second)
-        trace = next(_fitting(work, chain((trace,), fitting), second, other, nodes))
-        work.lengths |= other.conditions.lengths
-        work.collect(second, other)
-        _push_small(work, state_size(work, lifted))
+    trace = _first_trace(work)
     while work.pending:
         if len(work.done) > MOST_LIFTS or work.steps > MOST_STEPS:
             raise Refusal(
@@ -319,7 +300,7 @@ def _accepted(work: Acceptance) -> OpTrace:
         lifted, nodes = work.run(sizes)
         work.collect(sizes, lifted)
         try:
-            compare(trace, signature, work.named(sizes), nodes, lifted)
+            compare(trace, work.signature, work.named(sizes), nodes, lifted)
         except Overlap:
             work.push(_wider(work, trace, sizes))
         if not work.pending:
@@ -330,6 +311,27 @@ def _accepted(work: Acceptance) -> OpTrace:
     return check(canonical(replace(trace, extent_limit=work.limit)))
 
 
+def _first_trace(work: Acceptance) -> OpTrace:
+    """What explains the runs at two tuples of sizes; the small ones are left to be run."""
+    first, second = (
+        undivided(sizes, work.classes, k) for k, sizes in enumerate(base_sizes(work.program, len(work.dims)))
+    )
+    lifted, nodes = work.run(first)
+    found = islice(templates(lifted, work.signature, work.named(first)), CANDIDATES)
+    fitting = _fitting(work, found, first, lifted, nodes)
+    trace = next(fitting)
+    work.lengths |= lifted.conditions.lengths
+    work.collect(first, lifted)
+    if work.dims:  # other sizes tell apart the traces that explain the first ones
+        other, nodes = work.run(second)
+        trace = next(_fitting(work, chain((trace,), fitting), second, other, nodes))
+        work.lengths |= other.conditions.lengths
+        work.collect(second, other)
+        for sizes in small_sizes(work.classes):
+            work.push(sizes)
+    return trace
+
+
 def _wider(work: Acceptance, trace: OpTrace, sizes: Sizes) -> Sizes:
     """The same sizes with strides that keep the rows of the outputs apart: those given as arguments
     are dimensions that no loop runs over. Overlapping outputs are outside the contract."""
@@ -338,28 +340,17 @@ def _wider(work: Acceptance, trace: OpTrace, sizes: Sizes) -> Sizes:
     counted = frozenset().union(*(e.symbols for e in extents))
     wide = 1 + max(sizes)
     moved = tuple(
-        s if name in counted else wide * (2 + place) + s % work.period(place)
-        for place, (name, s) in enumerate(zip(work.dims, sizes, strict=True))
+        s if name in counted else wide * (2 + place) + s % period
+        for place, (name, s, period) in enumerate(
+            zip(work.dims, sizes, work.classes.of(sizes).periods, strict=True)
+        )
     )
-    if moved in work.done or moved == sizes or max(moved) > FAR:
+    if moved == sizes or max(moved) > FAR:
         raise Refusal(
             "elements of an output are written twice", "every element written once",
             "the formula must not write one element for several indices",
         )  # fmt: skip
     return moved
-
-
-def _of_class_0(work: Acceptance, sizes: Sizes, more: int) -> Sizes:
-    """Multiples of the periods, at least two of them, so that no remainder loop runs."""
-    chosen: list[int] = []
-    for place, size in enumerate(sizes):
-        period = work.period(place)
-        if period > 1:
-            size = period * (max(2, -(-size // period)) + more)
-            while size in chosen or size in sizes[place + 1 :]:
-                size += period
-        chosen.append(size)
-    return tuple(chosen)
 
 
 def _fitting(
@@ -379,103 +370,7 @@ def _fitting(
         raise refused
 
 
-def _push_small(work: Acceptance, state: int) -> None:
-    """0 and 1 in every combination, then 2 in each place."""
-    count = len(work.dims)
-    for sizes in product((0, 1), repeat=count):
-        work.push(sizes)
-    small = tuple(2 + k % 2 for k in range(count))
-    _push_classes(work, small, state)
-    for place in range(count):
-        work.push(_with(small, place, 2))
-
-
-def _push_classes(work: Acceptance, small: Sizes, state: int) -> None:
-    """Every class of remainders: the first sizes of it; where no other dimension has a remainder,
-    also later ones and one that outruns the state."""
-    places = [p for p in range(len(small)) if work.period(p) > 1]
-    classes = list(product(*(range(work.period(p)) for p in places)))
-    if len(classes) > MOST_CLASSES:
-        raise Refusal(
-            f"code that depends on {len(classes)} classes of remainders of the sizes",
-            f"at most {MOST_CLASSES}",
-            "compile with -fno-unroll-loops, or at -O1",
-        )
-    for rests in classes if places else ():
-        starts = [range(r, r + 4 * work.period(p), work.period(p))
-                  for p, r in zip(places, rests, strict=True)]  # fmt: skip
-        far = [r + -(-max(0, state - r) // work.period(p)) * work.period(p)
-               for p, r in zip(places, rests, strict=True)]  # fmt: skip
-        cases = [*zip(*starts, strict=True), *([far[k] if k == j else s[1]
-                 for k, s in enumerate(starts)] for j in range(len(places)))]  # fmt: skip
-        if sum(map(bool, rests)) > 1:
-            cases = cases[:2]
-        for case in cases:
-            sizes = dict(zip(places, case, strict=True))
-            for base in (small, (1,) * len(small)):
-                work.push(tuple(sizes.get(p, s) for p, s in enumerate(base)))
-
-
 def _with(sizes: Sizes, place: int, size: int) -> Sizes:
     return (*sizes[:place], size, *sizes[place + 1 :])
 
 
-def base_sizes(program: Program, count: int) -> tuple[Sizes, Sizes]:
-    """Two tuples of sizes that do not occur as constants in the code."""
-    if count > len(SECOND):
-        raise Refusal(f"{count} dimensions; at most {len(SECOND)} are lifted")
-    used = set(immediates(program)) - set(ORDINARY)
-    free = (s for s in count_from(5 if count == 1 else FIRST, 2) if s not in used)
-    return tuple(islice(free, count)), (8,) if count == 1 else SECOND[:count]
-
-
-def immediates(program: Program) -> Iterator[int]:
-    """Constants of the code, displacements also as element counts, but for places on the stack."""
-    for i in program.instructions:
-        for k in range(i.op_count):
-            if i.op_kind(k) == OpKind.MEMORY and i.memory_base not in FRAMES:
-                size = abs(v.signed(i.memory_displacement, 64))
-                yield from (size, size // 4)
-            elif OpKind.IMMEDIATE8 <= i.op_kind(k) <= OpKind.IMMEDIATE32TO64:
-                yield abs(v.signed(i.immediate(k), 64))
-
-
-def state_size(work: Acceptance, lifted: Lifted) -> int:
-    """More elements than the code can remember: registers and stack slots.
-
-    A delay line of k floats looks like a constant until k + 1 elements have passed.
-    """
-    general, vector = registers(work.program, len(work.program.inlined))
-    return 4 + vector + lifted.slots + (general if lifted.conditions.integer_data else 0)
-
-
-@cache
-def registers(program: Program, calls: int) -> tuple[int, int]:
-    """The number of integer and vector registers that occur in the function and its `calls`."""
-    used = {
-        i.op_register(k)
-        for i in program.instructions
-        for k in range(i.op_count)
-        if i.op_kind(k) == OpKind.REGISTER
-    }
-    return len({GENERAL[r][0] for r in used & GENERAL.keys()}), len(used & VECTOR.keys())
-
-
-def lag(trace: OpTrace) -> int:
-    """More than the distances between what is written and what is read or written elsewhere in the
-    same array: they meet at small sizes or, where no coefficient is larger, not at all.
-
-    Of one store alone, out[1000*i + 3*j] may write an element twice; a coefficient with a dimension
-    keeps rows apart. Dimensions count as 2.
-    """
-    dims = frozenset(trace.names("dim"))
-    distances = [0]
-    for number, store in enumerate(trace.stores):
-        fixed = [abs(c) for c, m in store.index.terms if m and not dims & set(m)]
-        distances.append(sum(fixed) if len(fixed) > 1 else 0)
-        others = [o.index for o in trace.stores[:number] if o.param == store.param]
-        others += [n.imm[1] for n in trace.body if n.op is Op.LOAD and n.imm[0] == store.param]
-        for other in others:
-            terms = (other - store.index).terms
-            distances.append(sum(abs(c) << len(dims & set(m)) for c, m in terms))
-    return max(distances)

@@ -17,12 +17,12 @@ from math import gcd, isqrt, prod
 
 import numpy as np
 
+from .classes import Sizes
 from .conditions import HOLDS, NEGATED
 
 MOST_ROWS = 400  # inequalities of one proof
 MOST_GRID = 60_000  # sizes that are tried for one branch
 Places = tuple[int, ...]  # the dimensions of a monomial by their place in the declaration
-Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +113,24 @@ def _edges(test: Test) -> Iterator[int]:
 # ---- a proof that there are none
 
 
-def impossible(path: Path, most: Sizes) -> bool:
-    """Whether no integers 0 <= n <= most satisfy the path. False is no statement."""
+def impossible(path: Path, least: Sizes, most: Sizes) -> bool:
+    """Whether no integers least <= n <= most satisfy the path. False is no statement."""
     choices = [list(test.at_least_zero()) for test in path]
     if prod(map(len, choices)) > 64:
         return False
-    return all(_empty([r for rows in pick for r in rows], most) for pick in product(*choices))
+    return all(
+        _empty([r for rows in pick for r in rows], least, most) for pick in product(*choices)
+    )
 
 
-def _empty(rows: list[Row], most: Sizes) -> bool:
+def _empty(rows: list[Row], least: Sizes, most: Sizes) -> bool:
     """Fourier-Motzkin elimination: pairs of bounds of one variable, until only constants remain."""
-    low, high = _ranges(rows, most)
+    low, high = _ranges(rows, least, most)
     monos = {m for row in rows for m in row if m} | {(k,) for k in range(len(most))}
     for mono in monos:
-        least = prod(low[p] for p in mono)
-        rows = [*rows, {mono: 1, (): -least}, {mono: -1, (): prod(high[p] for p in mono)}]
-        for p in set(mono) if least and len(mono) > 1 else ():
+        lowest = prod(low[p] for p in mono)
+        rows = [*rows, {mono: 1, (): -lowest}, {mono: -1, (): prod(high[p] for p in mono)}]
+        for p in set(mono) if lowest and len(mono) > 1 else ():
             rows.append({mono: 1, (p,): -1})  # m*n >= m where n >= 1
     for mono in monos:
         rows = _eliminated([_tight(r) for r in rows], mono)
@@ -137,9 +139,9 @@ def _empty(rows: list[Row], most: Sizes) -> bool:
     return any(row.get((), 0) < 0 for row in rows)
 
 
-def _ranges(rows: list[Row], most: Sizes) -> tuple[list[int], list[int]]:
+def _ranges(rows: list[Row], least: Sizes, most: Sizes) -> tuple[list[int], list[int]]:
     """Bounds of each dimension from the rows that have no other."""
-    low, high = [0] * len(most), list(most)
+    low, high = list(least), list(most)
     for row in rows:
         ((mono, coef), *more) = [(m, c) for m, c in row.items() if m] or [((), 0)]
         if more or len(mono) != 1:

@@ -98,7 +98,10 @@ class Conditions:
 
     def periodic(self, name: int, size: int, period: int) -> v.Int:
         """n = period*q + remainder: in one class of remainders q is the variable, so that masks,
-        quotients and remainders of n are polynomials again."""
+        quotients and remainders of n are polynomials again. Without a period n is a number."""
+        if not period:
+            self.periods[name] = 0, size
+            return size
         quotient, rest = divmod(size, period)
         self.periods[name] = period, rest
         self.atoms[name] = quotient

@@ -135,10 +135,11 @@ def compare(
     """Refuse where the trace, expanded at `sizes`, is not what the run did.
 
     Indices are compared as polynomials, but for dimensions that the code takes remainders of:
-    where the remainder is not 0 they are numbers, and several sizes of the class are compared.
+    where the remainder is not 0 they are numbers, and several sizes of the class are compared; a
+    size that is 0 in the whole class is that number.
     """
     numbers = {lifted.conditions.names[x].name
-               for x, (_, rest) in lifted.conditions.periods.items() if rest}  # fmt: skip
+               for x, (period, rest) in lifted.conditions.periods.items() if rest or not period}  # fmt: skip
     expander = Expander(trace, signature, sizes, nodes, frozenset(numbers))
     where = "at " + ", ".join(f"{n} = {s}" for n, s in sizes.items())
     expected = expander.stores()

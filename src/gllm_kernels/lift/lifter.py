@@ -21,7 +21,7 @@ from ..trace.ir import OpTrace
 from ..trace.pattern import pattern_of
 from ..trace.shapes import param_shape
 from . import cache
-from .accept import Acceptance, accept, base_sizes
+from .accept import Acceptance, accept
 from .data import ELEMENTS
 from .elf import Image, live_image, open_object, raw_image
 from .engine import execute
@@ -29,6 +29,7 @@ from .error import Refusal, lift_error
 from .key import content_key
 from .nodes import Nodes
 from .program import Program, decode
+from .samples import base_sizes
 from .signature import Signature, parse
 from .store import json_of
 from .verify import native, verify
@@ -253,7 +254,7 @@ def _one_execution(subject: Subject, work: Acceptance) -> float:
     sizes, _ = base_sizes(program, len(work.dims))
     execute(
         program, subject.image, subject.signature, work.named(sizes), Nodes(),
-        work.learned.get(work.rest(sizes), {}), work.periods,
+        work.learned.get(work.classes.of(sizes), {}), work.periods(sizes),
     )  # fmt: skip
     return perf_counter() - start
 

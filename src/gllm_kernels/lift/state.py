@@ -71,7 +71,7 @@ class State(Conditions):
                 self.readonly.add(name)
             whole = v.atom(name, value)
             period = periods.get(arg.name, 1)
-            if period > 1:
+            if period != 1:
                 whole = self.periodic(name, value, period)
             held = whole if arg.width == 64 else Part(whole, 32)  # undefined above (3.2.3)
             if integers < len(INTEGER_ARGUMENTS):
