@@ -144,7 +144,7 @@ WRONG = {
     "type": (one_tensor(kind=99), "of type 99"),
     "misaligned": (one_tensor(offset=4), "no multiple of 32"),
     "beyond": (one_tensor(offset=32), "ends at byte"),
-    "half a block": (one_tensor(shape=(2, 48), kind=12), "rows of 48 values are no multiple of the 256 of a Q4_K block"),
+    "half a block": (one_tensor(shape=(48, 2), kind=12), "rows of 48 values are no multiple of the 256 of a Q4_K block"),
     "huge": (one_tensor(shape=(1 << 62, 1 << 62)), "ends at byte"),
     "cut data": (one_tensor(data=bytes(15)), "ends at byte"),
 }
@@ -168,7 +168,7 @@ def test_tensors_may_not_share_bytes_or_names(tmp_path: Path) -> None:
 def test_quantised_tensors_are_shown_and_not_loaded(tmp_path: Path) -> None:
     """Their places are checked; what computes with them does not exist yet, and says so."""
     path = tmp_path / "x.gguf"
-    path.write_bytes(one_tensor(shape=(2, 256), kind=12, data=bytes(2 * 144)))
+    path.write_bytes(one_tensor(shape=(256, 2), kind=12, data=bytes(2 * 144)))
     file = open_gguf(path)
     assert (file.tensors.entries["t"].dtype, file.tensors.entries["t"].size) == ("Q4_K", 288)
     with pytest.raises(FormatError, match="stored as Q4_K; convert it to one of F32, F16, BF16"):
