@@ -96,6 +96,7 @@ def reductions() -> dict[str, OpTrace]:
         "vec_max": whole("vec_max", "max", -inf, lambda b: _at(b, "x"), "in x"),
         "vec_min": whole("vec_min", "min", inf, lambda b: _at(b, "x"), "in x"),
         "vec_fmax": whole("vec_fmax", "fmax", -inf, lambda b: _at(b, "x"), "in x"),
+        "vec_fmin": whole("vec_fmin", "fmin_acc", inf, lambda b: _at(b, "x"), "in x"),
         "vec_prod": whole("vec_prod", "prod", 2.0, lambda b: _at(b, "x"), "in x"),
         "sum_squares": whole("sum_squares", "fma", 0.0, product("x", "x"), "in x"),
     }

@@ -36,7 +36,7 @@ def test_rows(name: str, isa: Isa, m: int) -> None:
 
 
 @ISAS
-@pytest.mark.parametrize("name", ["vec_max", "vec_min", "vec_fmax"])
+@pytest.mark.parametrize("name", ["vec_max", "vec_min", "vec_fmax", "vec_fmin"])
 @pytest.mark.parametrize("special", cases.SPECIAL[:5], ids=str)
 def test_special_values_at_every_place(name: str, isa: Isa, special: float) -> None:
     """Exactly the scalar's result: an ordered maximum passes over NaN wherever it stands."""
@@ -50,7 +50,7 @@ def test_special_values_at_every_place(name: str, isa: Isa, special: float) -> N
 @ISAS
 def test_all_nan(isa: Isa) -> None:
     x = np.full(40, np.nan, np.float32)
-    for name in ("vec_max", "vec_min", "vec_sum", "vec_fmax"):
+    for name in ("vec_max", "vec_min", "vec_sum", "vec_fmax", "vec_fmin"):
         cases.assert_kernel(name, isa, {"n": 40}, {"x": x, "n": 40})
 
 

@@ -337,3 +337,15 @@ void int_rows_by_four(const float *x, float *o, int m, int n)
 void int_rows_interleaved(const float *x, float *o, int m, int n)
 { for (int i = 0; i < m; i++) for (int j = 0; j < n; j++)
   { o[2*(i*n + j)] = x[i*n + j]; o[2*(i*n + j) + 1] = -x[i*n + j]; } }
+
+// lifts: the order of the operands says which of two zeros stays
+float least_term_first(const float *x, size_t n)
+{ float r = INFINITY; for (size_t i = 0; i < n; i++) r = fminf(x[i], r); return r; }
+
+// lifts: the order of the operands says which of two zeros stays
+float largest_term_last(const float *x, size_t n)
+{ float r = -INFINITY; for (size_t i = 0; i < n; i++) r = fmaxf(r, x[i]); return r; }
+
+// lifts: -0 stays -0 where nothing is added
+void added_in_place(const float *x, const float *y, float *o, size_t n)
+{ for (size_t i = 0; i < n; i++) { o[i] = x[i]; if (y[i] > 1.0f) o[i] = x[i] + y[i]; } }

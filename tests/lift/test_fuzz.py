@@ -30,6 +30,14 @@ def test_random_programs(first):
 
 
 @needs_compiler
+@pytest.mark.parametrize("seed", [3981, 7570, 9843, 14164, 17195])
+def test_a_zero_keeps_its_sign(seed):
+    """fmaxf takes one of two zeros by the order of its operands; x or x + t is no x + (0 or t)."""
+    (outcome,) = check.batch([seed])
+    assert outcome.verdict in check.GOOD, str(outcome)
+
+
+@needs_compiler
 @pytest.mark.parametrize("build", ["gcc -O0", "gcc -O1", "clang -O2 -fno-unroll-loops"])
 def test_what_was_found_is_lifted_right_or_refused(tmp_path, build):
     """At once, too: some of these took minutes."""

@@ -11,7 +11,8 @@ so that the bits depend on the row alone.
 Lanes that do not exist keep their accumulator. `max` (x > acc ? x : acc) passes over a NaN in every
 lane as the scalar does, from an initial NaN too. `max_acc` (acc > x ? acc : x) forgets what stood
 before a NaN; here each lane forgets its own past, so with NaN among the terms the result is the
-largest of *some* terms behind NaNs, without NaN it is the scalar's.
+largest of *some* terms behind NaNs, without NaN it is the scalar's. Where zeros of both signs are
+the largest or smallest terms, the lanes may keep another of them than the scalar does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from dataclasses import dataclass, replace
 
 from ..errors import CompileError
 from ..trace.affine import Affine
-from ..trace.ir import CONSTANTS, WIDTH, Op, OpTrace, Store, TraceOp, double_bits, float_bits
+from ..trace.ir import (
+    CONSTANTS, REDUCERS, WIDTH, Op, OpTrace, Store, TraceOp, double_bits, float_bits,
+)  # fmt: skip
 from ..trace.spec import free_symbols, types
 from .access import Env, integer, lane_step, place, storage_of, store
 from .elementwise import check_in_place, map_row
@@ -39,9 +42,9 @@ ROWS_PER_TILE = 4
 ROOM = 32  # instructions: 8 accumulators of a dot product; an exp hides the sum's latency alone
 
 # where the lanes start, for kinds whose initial value must count once; the others start from it
-STARTS = {"sum": 0.0, "fma": 0.0, "prod": 1.0, "fmax": float("-inf"), "fmin": float("inf")}
-ACROSS = {"sum": K.HSUM, "fma": K.HSUM, "max": K.HMAX, "max_acc": K.HMAX, "fmax": K.HMAX,
-          "min": K.HMIN, "min_acc": K.HMIN, "fmin": K.HMIN}
+STARTS = {k: r.identity for k, r in REDUCERS.items() if r.op not in (Op.MAX, Op.MIN)}
+ACROSS = {Op.ADD: K.HSUM, Op.FMA: K.HSUM, Op.MAX: K.HMAX, Op.FMAX: K.HMAX, Op.MIN: K.HMIN,
+          Op.FMIN: K.HMIN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +252,8 @@ def _is_start(init: TraceOp, start: float) -> bool:
 
 def _across(builder: KernelBuilder, kind: str, type_: str, value: Lanes) -> Lanes:
     """One result from all lanes, in all lanes."""
-    if kind in ACROSS and type_ == "f32":
-        return builder.emit(ACROSS[kind], value)
+    if REDUCERS[kind].op in ACROSS and type_ == "f32":
+        return builder.emit(ACROSS[REDUCERS[kind].op], value)
     if isinstance(value, Pair):
         value = combine(builder, kind, type_, value, Pair(value.high, value.low))
     distance = builder.lanes // 2

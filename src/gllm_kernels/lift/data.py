@@ -420,9 +420,11 @@ def _small(nodes: Nodes, x: Node) -> Node | None:
 
 
 def select(nodes: Nodes, condition: Node, then: Node, other: Node) -> Node:
-    """c ? x + t : x is x + (c ? t : 0), so that a count is a sum; c ? 1 : 0 stays."""
+    """c ? x + t : x of integers is x + (c ? t : 0), so that a count is a sum; c ? 1 : 0 stays."""
     if then is other:
         return then
+    if then.kind not in INTEGERS:  # -0.0 + 0 is +0
+        return nodes.select(condition, then, other)
     if condition.op is Op.NOT:
         return select(nodes, condition.args[0], other, then)
     zero = constant(nodes, 0, then.kind)

@@ -310,11 +310,11 @@ CHAINS: dict[Op, tuple[tuple[str, int], ...]] = {
     Op.MUL: (("prod", 0), ("prod", 1)),
     Op.MAX: (("max", 1), ("max_acc", 0)),
     Op.MIN: (("min", 1), ("min_acc", 0)),
-    Op.FMAX: (("fmax", 0), ("fmax", 1)),  # compilers exchange the operands of fmaxf
-    Op.FMIN: (("fmin", 0), ("fmin", 1)),
+    Op.FMAX: (("fmax", 1), ("fmax_acc", 0)),
+    Op.FMIN: (("fmin", 1), ("fmin_acc", 0)),
     Op.FMA: (("fma", 2),),
 }
-IDEMPOTENT = ("max", "max_acc", "min", "min_acc", "fmax", "fmin")
+IDEMPOTENT = tuple(k for op in (Op.MAX, Op.MIN, Op.FMAX, Op.FMIN) for k, _ in CHAINS[op])
 
 
 class _Generaliser:

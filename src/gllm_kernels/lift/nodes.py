@@ -177,7 +177,7 @@ class Nodes:
         found = self.sorted.get(node)
         if found is None:
             args = tuple(map(self.unordered, node.args))
-            if node.op in EXCHANGED and id(args[0]) > id(args[1]):
+            if node.op in COMMUTATIVE and id(args[0]) > id(args[1]):
                 args = (args[1], args[0], *args[2:])
             found = self.computed(node.op, args, node.imm) or _sum_with_zero(node.op, args)
             self.sorted[node] = found = found or self.make(node.op, args, node.imm)
@@ -203,8 +203,6 @@ class Nodes:
 
 
 CONSTANTS = (Op.CONST, Op.CONST64)
-# fmaxf(+0, -0) may be either zero (C11, F.10.9.2), so compilers exchange its operands
-EXCHANGED = COMMUTATIVE | {Op.FMAX, Op.FMIN}
 
 
 def _sum_with_zero(op: Op, args: tuple[Node, ...]) -> Node | None:

@@ -2,7 +2,7 @@
 
 Nothing of the lifter is used here but its result. Every byte of every buffer is compared, also
 around the elements that the trace knows, bit for bit (any NaN equals any NaN), at sizes 0, 1, 2,
-around lane counts, primes and one large, then with special values one at a time.
+around lane counts, primes and one large, then with special values one at a time and with ties.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _check_distances(trace: OpTrace) -> None:
 
 
 def cases(trace: OpTrace, signature: Signature) -> Iterator[Case]:
-    """Random data at all sizes, then one special value at a time at a small one."""
+    """Random data at all sizes, then special values at a small one: one at a time, and ties."""
     rng = np.random.default_rng(len(trace.body))
     dims = [a.name for a in signature.of_kind("dim")]
     table = SIZES.get(len(dims)) or tuple((k % 3 + 1,) * len(dims) for k in range(6))
@@ -126,6 +126,11 @@ def cases(trace: OpTrace, signature: Signature) -> Iterator[Case]:
                 if case.body(name).size and case.body(name).dtype.kind == "f":
                     case.body(name)[place] = float(special)
                     yield case
+    case = _case(trace, small, rng)
+    for buffer in case.buffers.values():  # ties, and zeros of both signs
+        if buffer.dtype.kind == "f":
+            buffer[:] = rng.choice([-0.0, 0.0, 1.0, -1.0, 2.0], buffer.size)
+    yield case
 
 
 def overlapping(trace: OpTrace, sizes: dict[str, int]) -> bool:

@@ -167,7 +167,8 @@ TABLE: dict[Op, Row] = {
     # x86 maxss/minss: max(a, b) = a > b ? a : b, so b wins when either is NaN or both are zero.
     Op.MAX:    Row(2, "same", "max({0}, {1})"),
     Op.MIN:    Row(2, "same", "min({0}, {1})"),
-    # C fmaxf/fminf: the operand that is a number wins over NaN.
+    # C fmaxf/fminf: the operand that is a number wins over NaN. Of +0 and -0 C leaves the choice
+    # open (C17, F.10.9.2); glibc and the kernels take {1}, so the order is kept as compiled.
     Op.FMAX:   Row(2, "same", "fmax({0}, {1})"),
     Op.FMIN:   Row(2, "same", "fmin({0}, {1})"),
     Op.FMA:    Row(3, "same", "fma({0}, {1}, {2})"),   # {0}*{1} + {2}, rounded once
@@ -203,7 +204,8 @@ class Reducer:
     flipped: bool = False
 
 
-# acc' = op(acc, term), or op(term, acc) when flipped: the operand order decides who wins under NaN.
+# acc' = op(acc, term), or op(term, acc) when flipped: the operand order decides who wins under
+# NaN, and which of two equal zeros stays.
 REDUCERS: dict[str, Reducer] = {
     "sum": Reducer(Op.ADD, 0.0),
     "prod": Reducer(Op.MUL, 1.0),
@@ -211,8 +213,10 @@ REDUCERS: dict[str, Reducer] = {
     "max_acc": Reducer(Op.MAX, float("-inf")),
     "min": Reducer(Op.MIN, float("inf"), flipped=True),
     "min_acc": Reducer(Op.MIN, float("inf")),
-    "fmax": Reducer(Op.FMAX, float("-inf")),
-    "fmin": Reducer(Op.FMIN, float("inf")),
+    "fmax": Reducer(Op.FMAX, float("-inf"), flipped=True),
+    "fmax_acc": Reducer(Op.FMAX, float("-inf")),
+    "fmin": Reducer(Op.FMIN, float("inf"), flipped=True),
+    "fmin_acc": Reducer(Op.FMIN, float("inf")),
     "fma": Reducer(Op.FMA, 0.0),  # the term is a MUL whose product is not rounded
 }
 
