@@ -76,8 +76,8 @@ def contraction_of(trace: OpTrace) -> Contraction:
     if len(batch) > MOST_BATCH:
         raise CompileError(f"{trace.name}: a product with {len(batch)} batch axes; the most are "
                            f"{MOST_BATCH}: merge some")
-    return Contraction(trace, position, _factor(trace, a, row, depth),
-                       _factor(trace, b, column, depth), batch, row, column,
+    return Contraction(trace, position, factor_of(trace, a, row, depth),
+                       factor_of(trace, b, column, depth), batch, row, column,
                        others.get(row, ONE), n, k)
 
 
@@ -106,7 +106,8 @@ def _factors(trace: OpTrace, position: int, depth: str, column: str) -> tuple[tu
     return pair if moved[1] else pair[::-1]
 
 
-def _factor(trace: OpTrace, load: tuple[str, Affine], line: str, depth: str) -> Factor:
+def factor_of(trace: OpTrace, load: tuple[str, Affine], line: str, depth: str) -> Factor:
+    """The load as lines of terms, or CompileError when neither are neighbours in memory."""
     param, index = load
     across = index.coefficient(line) if line else Affine()
     made = Factor(param, index.without(line, depth), across, index.coefficient(depth))

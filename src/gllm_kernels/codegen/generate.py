@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ..trace.ir import OpTrace
 from ..trace.pattern import ComputePattern, pattern_of
-from . import elementwise, gemm, reduce
+from . import attention, elementwise, gemm, reduce
 from .isa.base import Isa
 from .kernel import Kernel
 from .rewrite import logistic
@@ -22,6 +22,7 @@ GENERATORS: dict[ComputePattern, Callable[[OpTrace, Isa, TuningParams], Kernel]]
     ComputePattern.NORM_LIKE: reduce.generate,
     ComputePattern.GEMV: gemm.generate,
     ComputePattern.GEMM: gemm.generate,
+    ComputePattern.ATTENTION: attention.generate,
 }
 
 

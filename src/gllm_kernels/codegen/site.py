@@ -65,13 +65,15 @@ class Site:
 
 
 @contextmanager
-def sites(build: KernelBuilder, product: Contraction, isa: Isa) -> Iterator[Site]:
-    """The units [begin, end) batch by batch: unit = column j of batch h, counted as h*n + j."""
+def sites(build: KernelBuilder, product: Contraction, isa: Isa,
+          extent: Affine | None = None) -> Iterator[Site]:
+    """The units [begin, end) batch by batch: unit = column j of batch h, counted as h*n + j; with
+    another `extent` than n, what that is of."""
     begin, end = build.emit(K.BEGIN), build.emit(K.END)
     if not product.batch:
         yield Site(build, product, isa, {}, begin, end)
         return
-    n = build.emit(K.IMAX, integer(build, product.n, {}), build.int(1))
+    n = build.emit(K.IMAX, integer(build, extent or product.n, {}), build.int(1))
     with build.loop(begin / n, (end + n - 1) / n, 1, name="batch") as loop:
         lo = build.emit(K.IMAX, begin - loop.iv * n, build.int(0))
         hi = build.emit(K.IMIN, end - loop.iv * n, n)

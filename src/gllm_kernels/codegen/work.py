@@ -31,10 +31,20 @@ TILES = ("c", "c_line", "c_size", "direct", "args", "tile", "epilogue", "height"
 SWEEP = ("a", "b", "b_step", "columns", "sums")
 DOTS = ("tiles", "x", "x_next", "w", "w_line", "depth", "source", "source_next", "kept", "last",
         "target", "ahead", "odd")
+# of one head: q, k and v from row, key and column 0 on; the last five are routines of the trace
+# and the block that they find where scratch would be
+ATTEND = ("q", "q_line", "q_depth", "k", "k_line", "k_depth", "v", "v_line", "v_depth", "depth",
+          "width", "keys", "args", "tile", "epilogue", "pack_q", "pack_k", "pack_v", "own",
+          "scores", "finder", "range", "reader")
+# sums of a panel of queries with some keys, and what is known of the panel; then the batch binders
+SCORES = ("sums", "state", "width", "row", "rows", "key", "keys", "seen")
+# behind the batch binders of a tile whose epilogue is the rest of attention
+ROWS = ("states", "above")
 
 MOST_BATCH = 8  # axes of a batch
 BLOCKS = {"work": len(WORK), "pack": len(PACK), "tiles": len(TILES), "micro": len(MICRO),
-          "sweep": len(SWEEP), "dots": len(DOTS), "tile": len(TILE) + MOST_BATCH}
+          "sweep": len(SWEEP), "dots": len(DOTS), "tile": len(TILE) + MOST_BATCH + 2,
+          "attend": len(ATTEND), "scores": len(SCORES) + MOST_BATCH}
 HEAD = 64 * sum(-(-slots // 8) for slots in BLOCKS.values())  # bytes at the start of scratch
 Slots = Mapping[str, Value]
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ..dtypes import ITEMSIZE
-from ..graph.bind import TensorTrace, bind, instantiate
+from ..graph.bind import TensorTrace, bind
 from ..graph.dag import SemanticDAG, TensorEdge
 from ..graph.ir import Node
-from ..trace.affine import Affine
-from ..trace.ir import BodyBuilder, Op
 from .profile import DeviceProfile
-from .rules import Candidate, FusionMode, Verdict, judge, loads_of, refusal
+from .rules import Candidate, FusionMode, Verdict, judge, refusal
+from .substitute import substitute
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +87,38 @@ class _Planner:
     def _join(self, edges: list[TensorEdge], own: FusionGroup) -> FusionGroup:
         """Judge the edges from the latest producer, refuse the others, merge when allowed."""
         first = edges[0]
-        host = self.groups[self.home[first.producer]]
-        verdict = judge(self._candidate(first, own))
+        candidate = self._with_source(self._candidate(first, own))
+        verdict = judge(candidate)
         for edge in edges:
             same = (edge.producer, edge.view) == (first.producer, first.view)
             made = verdict if same else Verdict(None, self._elsewhere(edge, first, own))
             self.decisions.append(EdgeDecision(edge, made.mode, made.reason))
         if verdict.mode is None:
             return own
-        del self.groups[self.home[first.producer]]
+        host = self.groups.pop(self.home[first.producer])
+        if verdict.mode is FusionMode.ONLINE_SOFTMAX:
+            host = self._with_scores(host, candidate.source.edge)
         return FusionGroup(host.nodes + own.nodes, substitute(host.trace, own.trace, first))
+
+    def _with_scores(self, host: FusionGroup, edge: TensorEdge) -> FusionGroup:
+        """The softmax's group behind that of its scores; the edge between them was refused."""
+        scores = self.groups.pop(self.home[edge.producer])
+        for number, made in enumerate(self.decisions):
+            if (made.edge.producer, made.edge.view) == (edge.producer, edge.view):
+                self.decisions[number] = replace(made, mode=FusionMode.ONLINE_SOFTMAX, reason=(
+                    f"{edge.bytes} bytes of scores stay in cache, block by block"))
+        return FusionGroup(scores.nodes + host.nodes, substitute(scores.trace, host.trace, edge))
+
+    def _with_source(self, candidate: Candidate) -> Candidate:
+        """The candidate with the edge from the latest group before the producer's."""
+        group = candidate.group
+        edges = [e for n in group for e in self.dag.into(n) if e.producer not in group]
+        if not edges or candidate.producer is None:
+            return candidate
+        edge = max(edges, key=lambda e: self.home[e.producer])
+        before = self.groups[self.home[edge.producer]]
+        return replace(candidate, source=Candidate(self.dag, edge, before.trace,
+                                                   candidate.producer, before.nodes, self.profile))
 
     def _candidate(self, edge: TensorEdge, own: FusionGroup) -> Candidate:
         host = self.groups[self.home[edge.producer]]
@@ -110,53 +130,3 @@ class _Planner:
 
     def name(self, index: int) -> str:
         return self.dag.graph.nodes[index].name
-
-
-def substitute(producer: TensorTrace, consumer: TensorTrace, edge: TensorEdge) -> TensorTrace:
-    """The consumer with every load of the edge's view replaced by the producer's body.
-
-    t[i] = f(x[i]);  out[i] = g(t[i])   ->   out[i] = g(f(x[i]))
-    """
-    consumer = _unify(producer, consumer, edge)
-    builder = BodyBuilder()
-    binders = [str(coord) for coord in producer.stores[0].target.coords]
-    place: list[int] = []
-    made: dict[tuple[Affine, ...], int] = {}  # of equal elements: t[i] + t[i] computes t[i] once
-    for position, op in enumerate(consumer.body):
-        if op.op is Op.LOAD and op.imm.view == edge.view:
-            if op.imm.coords not in made:
-                env = dict(zip(binders, op.imm.coords))
-                inner = instantiate(producer, builder, env, f".{position}")
-                value = inner[producer.stores[0].value]
-                made[op.imm.coords] = as_stored(builder, value, edge.view.dtype)
-            place.append(made[op.imm.coords])
-        else:
-            args = tuple(place[a] for a in op.args)
-            place.append(builder.add(op.op, *args, imm=op.imm))
-    stores = tuple(replace(s, value=place[s.value]) for s in consumer.stores)
-    sizes = dict(producer.sizes) | dict(consumer.sizes)
-    return TensorTrace(consumer.domain, tuple(builder.body), stores, tuple(sizes.items()))
-
-
-def as_stored(builder: BodyBuilder, value: int, dtype: str) -> int:
-    """What would be read back: of an integer the low 8 or 16 bits, a float as it is."""
-    bits = 8 * ITEMSIZE[dtype]
-    if "int" not in dtype or bits >= 32:
-        return value
-    if dtype.startswith("u"):
-        return builder.add(Op.BITAND, value, builder.add(Op.INT, imm=(1 << bits) - 1))
-    count = builder.add(Op.INT, imm=32 - bits)
-    return builder.add(Op.SAR, builder.add(Op.SHL, value, count), count)
-
-
-def _unify(producer: TensorTrace, consumer: TensorTrace, edge: TensorEdge) -> TensorTrace:
-    """The consumer with its sizes named as the producer names the same axes."""
-    extents = dict(consumer.domain) | {op.imm[1]: op.imm[2] for op in consumer.reduces()}
-    wanted = dict(producer.domain)
-    same: dict[str, Affine] = {}
-    for access in loads_of(consumer, edge):
-        for coord, target in zip(access.coords, producer.stores[0].target.coords):
-            have = extents.get(str(coord))
-            if have is not None and len(have.symbols) == 1:
-                same.setdefault(str(have), wanted[str(target)])
-    return consumer.rename_sizes(same)

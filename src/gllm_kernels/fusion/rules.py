@@ -8,16 +8,21 @@ Fusing removes an edge for good and never adds one, so planning ends.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ..graph.bind import Access, TensorTrace
+from ..errors import CompileError
+from ..graph.bind import TensorTrace
 from ..graph.dag import SemanticDAG, TensorEdge
 from ..trace.affine import Affine
+from ..trace.attention import attention_of
 from ..trace.ir import Op
 from ..trace.pattern import RANK, ComputePattern
+from .linear import linearise
 from .profile import DeviceProfile
+from .substitute import loads_of, substitute
 
+HEAD_SIZE = 512  # elements: the blocks of one thread stay below 4 MB
 CONTRACTIONS = (ComputePattern.GEMM, ComputePattern.GEMV)
 
 
@@ -30,11 +35,13 @@ class FusionMode(StrEnum):
     COMPUTE_ROOT = "compute-root"  # in memory, as a whole, before the consumer starts
     SHARED_INPUT = "shared-input"  # several contractions pack one input once
     NORM_INTO_GEMM = "norm-into-gemm"  # a row scale applied while packing
+    ONLINE_SOFTMAX = "online-softmax"  # block by block of keys, with a running maximum and sum
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An edge under judgement: the producer's group and the consumer's own trace."""
+    """An edge under judgement: the producer's group and the consumer's own trace; `source` is the
+    edge into the producer's group from the one before it."""
 
     dag: SemanticDAG
     edge: TensorEdge
@@ -42,6 +49,7 @@ class Candidate:
     consumer: TensorTrace | None
     group: tuple[int, ...]
     profile: DeviceProfile
+    source: Candidate | None = None
 
     def name(self, index: int) -> str:
         return self.dag.graph.nodes[index].name
@@ -119,11 +127,6 @@ CONSTRAINTS = (_scalar, _opaque, _private, _exact, _consumers, _single_store, _o
 
 
 # -- rules ------------------------------------------------------------------------------------------
-def loads_of(trace: TensorTrace, edge: TensorEdge) -> list[Access]:
-    """Where the consumer reads the edge's view."""
-    return [op.imm for op in trace.body if op.op is Op.LOAD and op.imm.view == edge.view]
-
-
 def operands_of(trace: TensorTrace) -> int:
     """Distinct elements a trace loads per round."""
     return sum(1 for op in trace.body if op.op is Op.LOAD)
@@ -147,8 +150,39 @@ def _recompute(c: Candidate) -> str:
     return "its reductions would run again for every element of the consumer's row"
 
 
+def _scores(c: Candidate) -> str:
+    """The scores move down to the last product as well, past everything in between."""
+    if c.source is None or c.source.producer is None:
+        return "what the softmax reads is not computed by a kernel of this layer"
+    moved = replace(c.source.edge, consumer=c.edge.consumer)
+    reason = refusal(replace(c.source, edge=moved, consumer=c.consumer))
+    return f"its scores stay in memory: {reason}" if reason else _not_attention(c)
+
+
+def _not_attention(c: Candidate) -> str:
+    """The chain as one trace must be what the kernel computes, and its heads fit scratch."""
+    weights = substitute(c.source.producer, c.producer, c.source.edge)
+    bound = linearise("the chain", substitute(weights, c.consumer, c.edge))
+    trace = bound.trace
+    try:
+        found = attention_of(trace)
+    except CompileError as problem:
+        return str(problem)
+    sizes = {p.name: value for p, value in zip(trace.params, bound.arguments)}
+    for extent in (trace.body[found.product].imm[2], trace.stores[0].domain[-1][1]):
+        size = extent.substitute(sizes).constant
+        if size is None or size > HEAD_SIZE:
+            return (f"rows of a head have {extent.substitute(sizes)} elements; scratch is for a "
+                    f"known number up to {HEAD_SIZE}")
+    return ""
+
+
 def _saved(c: Candidate) -> str:
     return f"{c.edge.bytes} bytes stay in registers"
+
+
+def _saved_online(c: Candidate) -> str:
+    return f"{c.edge.bytes} bytes of weights stay in cache, block by block"
 
 
 def _epilogue_saved(c: Candidate) -> str:
@@ -167,6 +201,8 @@ def _pointwise(pattern: ComputePattern) -> bool:
 RULES: tuple[Rule, ...] = (
     Rule(FusionMode.EPILOGUE, lambda p, c: p in CONTRACTIONS and _pointwise(c),
          lambda c: _recompute(c) or _epilogue_registers(c), _epilogue_saved),
+    Rule(FusionMode.ONLINE_SOFTMAX, lambda p, c: p is ComputePattern.NORM_LIKE and c in CONTRACTIONS,
+         _scores, _saved_online),
     Rule(FusionMode.LOOP, lambda p, c: _row_loop(p) and _row_loop(c), _recompute, _saved),
 )
 # fmt: on

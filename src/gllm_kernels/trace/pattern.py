@@ -6,6 +6,7 @@ reduction    out[i] = f(sum[r](a[i, r]))            every output element has its
 norm_like    out[i, j] = f(x[i, j], sum[r](x[i, r]))  a row shares its reductions
 gemv         y[i] = f(sum[r](a[i, r]*x[r]))         one factor does not depend on the output
 gemm         c[i, j] = f(sum[r](a[i, r]*b[r, j]))   each factor lacks an index of the other
+attention    as gemm, and a factor has reductions of its own
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class ComputePattern(StrEnum):
     NORM_LIKE = "norm_like"
     GEMV = "gemv"
     GEMM = "gemm"
+    ATTENTION = "attention"
 
     def __repr__(self) -> str:
         return f"ComputePattern.{self.name}"
@@ -50,7 +52,7 @@ def _store_pattern(trace: OpTrace, store: Store, free: list[frozenset[str]]) -> 
         same = all(node.imm[1] == store.index for node in loads)
         return ComputePattern.ELEMENTWISE if same else ComputePattern.INJECTIVE
     products = {_product_pattern(trace, trace.body[p], binders, free) for p in reduces}
-    for pattern in (ComputePattern.GEMM, ComputePattern.GEMV):
+    for pattern in (ComputePattern.ATTENTION, ComputePattern.GEMM, ComputePattern.GEMV):
         if pattern in products:
             return pattern
     shared = binders - frozenset().union(*(free[p] for p in reduces))
@@ -74,6 +76,7 @@ def _product_pattern(
     if not all(binder in free[a] for a in term.args):
         return ComputePattern.REDUCTION
     if left - right and right - left:
-        return ComputePattern.GEMM
+        nested = any(trace.body[p].op is Op.REDUCE for p in reachable(trace.body, *term.args))
+        return ComputePattern.ATTENTION if nested else ComputePattern.GEMM
     one_sided = bool(left) != bool(right)
     return ComputePattern.GEMV if one_sided else ComputePattern.REDUCTION
