@@ -48,18 +48,20 @@ def slot(kind: str, value: np.ndarray | int | float) -> bytes:
 
 def same_bits(got: np.ndarray, want: np.ndarray) -> bool:
     """Equal bit for bit; any NaN equals any NaN."""
-    if got.dtype.kind == "f":
+    if got.dtype.kind in "fV":  # bfloat16 is no kind of numpy's
         nan, bits = np.isnan(got) & np.isnan(want), f"u{got.itemsize}"
         return np.array_equal(np.where(nan, 0, got.view(bits)), np.where(nan, 0, want.view(bits)))
     return np.array_equal(got, want)
 
 
 def agree(kernel: Kernel, isa: object, args: Mapping[str, np.ndarray | int | float],
-          begin: int = 0, end: int | None = None, code: Code | None = None) -> Code:
-    """Machine code and interpreter leave the same bytes in every buffer, touching no guard."""
+          begin: int = 0, end: int | None = None, code: Code | None = None,
+          memory: tuple[np.ndarray, ...] = ()) -> Code:
+    """Machine code and interpreter leave the same bytes in every buffer, touching no guard. An
+    argument may be an address in `memory`."""
     code = code or compile_kernel(kernel, isa)
     want = {n: a.copy() if isinstance(a, np.ndarray) else a for n, a in args.items()}
-    interp.run(kernel, want, begin, end)
+    interp.run(kernel, want, begin, end, memory)
     for at in ("end", "start"):
         got = {n: guarded_copy(a, at) if isinstance(a, np.ndarray) else a for n, a in args.items()}
         call(code, got, begin, end)

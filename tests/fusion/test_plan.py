@@ -10,6 +10,7 @@ from gllm_kernels.fusion.profile import DeviceProfile
 from gllm_kernels.fusion.rules import FusionMode
 from gllm_kernels.graph.dag import build_dag
 from gllm_kernels.graph.interp import run_graph
+from gllm_kernels.graph.ir import CompilerGraph
 
 WIDE = DeviceProfile("avx512", 16, 32, 32 << 10, 1 << 20, 32 << 20, 2)
 SCALAR = DeviceProfile("scalar", 1, 0, 32 << 10, 1 << 20, 32 << 20, 2)
@@ -61,7 +62,7 @@ def test_an_element_read_twice_is_computed_once():
 def test_a_llama_layer_fuses_its_epilogues():
     plan = planned(blocks.llama_layer()[1])
     names = [plan.name(g) for g in plan.groups]
-    assert "gemm_bt+vec_scale+vec_add" in names and "gemm_bt+swiglu" in names
+    assert "gemm_bt+vec_scale+vec_add+softmax+gemm" in names and "gemm_bt+swiglu" in names
     assert names.count("gemm_bt+vec_add") == 2
     assert len(plan.decisions) == len(plan.dag.edges)
     assert all(d.reason for d in plan.decisions)
@@ -109,3 +110,41 @@ def test_a_state_written_in_between_keeps_its_reader_in_place():
     plan = planned(g.finish())
     refused = next(d for d in plan.decisions if d.edge.producer == 0)
     assert refused.mode is None and "vec_add.1 writes s in between" in refused.reason
+
+
+def chain_of(change=None, head=16):
+    """Attention of one head, and the reason why it is not one group."""
+    g = CompilerGraph()
+    q, k, v = (g.input(name, ("tokens", head)) for name in "qkv")
+    parts = {"scores": g.op("gemm_bt", q, k)}
+    if change == "scores":
+        g.output("scores", parts["scores"])
+    weights = g.op("rms_norm" if change == "norm" else "softmax", parts["scores"], *(
+        [g.input("w", ("tokens",))] if change == "norm" else []), **(
+        {"eps": 1e-5} if change == "norm" else {}))
+    if change == "twice":
+        g.output("weights", weights)
+    g.output("y", g.op("gemm", weights, v))
+    plan = planned(g.finish())
+    return [d for d in plan.decisions if d.edge.param in ("a", "x") and d.edge.producer <= 1]
+
+
+def test_attention_is_one_group():
+    decisions = chain_of()
+    assert [d.mode for d in decisions] == [FusionMode.ONLINE_SOFTMAX] * 2
+
+
+@pytest.mark.parametrize(("change", "reason"), (
+    ("scores", "its scores stay in memory: t3 must be in memory: it is an output"),
+    ("twice", "must be in memory: it is an output"),
+    ("norm", "is not exp(s - max(s)) / sum(exp(s - max(s)))"),
+))
+def test_why_attention_is_not_one_group(change, reason):
+    decisions = chain_of(change)
+    assert all(d.mode is None for d in decisions)
+    assert reason in decisions[-1].reason
+
+
+def test_heads_too_large_for_scratch_are_not_one_group():
+    assert "scratch is for a known number up to 512" in chain_of(head=520)[-1].reason
+    assert "rows of a head have width elements" in chain_of(head="width")[-1].reason

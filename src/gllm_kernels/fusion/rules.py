@@ -17,7 +17,7 @@ from ..graph.dag import SemanticDAG, TensorEdge
 from ..trace.affine import Affine
 from ..trace.attention import attention_of
 from ..trace.ir import Op
-from ..trace.pattern import RANK, ComputePattern
+from ..trace.pattern import RANK, ComputePattern, pattern_of
 from .linear import linearise
 from .profile import DeviceProfile
 from .substitute import loads_of, substitute
@@ -168,6 +168,8 @@ def _not_attention(c: Candidate) -> str:
         found = attention_of(trace)
     except CompileError as problem:
         return str(problem)
+    if pattern_of(trace) is not ComputePattern.ATTENTION:
+        return "its rows have no keys of their own"
     sizes = {p.name: value for p, value in zip(trace.params, bound.arguments)}
     for extent in (trace.body[found.product].imm[2], trace.stores[0].domain[-1][1]):
         size = extent.substitute(sizes).constant
@@ -201,7 +203,7 @@ def _pointwise(pattern: ComputePattern) -> bool:
 RULES: tuple[Rule, ...] = (
     Rule(FusionMode.EPILOGUE, lambda p, c: p in CONTRACTIONS and _pointwise(c),
          lambda c: _recompute(c) or _epilogue_registers(c), _epilogue_saved),
-    Rule(FusionMode.ONLINE_SOFTMAX, lambda p, c: p is ComputePattern.NORM_LIKE and c in CONTRACTIONS,
+    Rule(FusionMode.ONLINE_SOFTMAX, lambda p, c: (p, c) == (ComputePattern.NORM_LIKE, ComputePattern.GEMM),
          _scores, _saved_online),
     Rule(FusionMode.LOOP, lambda p, c: _row_loop(p) and _row_loop(c), _recompute, _saved),
 )
