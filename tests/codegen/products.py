@@ -107,15 +107,15 @@ def trace_of(form: Form) -> OpTrace:
 
 
 def operands(form: Form, m: int, n: int, k: int, heads: int = 2, group: int = 3,
-             seed: int = 0) -> dict:
-    """Arrays and sizes for a trace; rows are PAD longer than needed, unused space is NaN."""
+             seed: int = 0, pad: int = PAD) -> dict:
+    """Arrays and sizes for a trace; rows are `pad` longer than needed, unused space is NaN."""
     rng = np.random.default_rng(seed)
     shapes = {"a": (m, k) if form.a == "n" else (k, m), "b": (k, n) if form.b == "n" else (n, k),
               "c": (m, n)}
     many = {"one": {}, "heads": {"h": heads}, "gqa": {"h": heads, "g": group}}[form.heads]
     out: dict = {"m": m, "n": n, "k": k, "heads": heads, "group": group}
     for name, (rows, width) in shapes.items():
-        pitch = width + PAD
+        pitch = max(width + pad, 1)
         size = rows * pitch
         for binder in reversed([x for x in many if (name, x) != ("b", "g")]):
             out[f"{name}.{binder}"] = size
@@ -123,7 +123,7 @@ def operands(form: Form, m: int, n: int, k: int, heads: int = 2, group: int = 3,
         out[f"{name}.s0"] = pitch
         values = rng.standard_normal(size, dtype=np.float32)
         values.reshape(-1, pitch)[:, width:] = np.nan
-        out[name] = values[: max(size - PAD, 0)].copy()  # the last row has nothing behind it
+        out[name] = values[: max(size - pitch + width, 0)].copy()  # the last row has nothing behind it
     if form.epilogue == "bias_silu":
         out["bias"] = rng.standard_normal(n, dtype=np.float32)
     if form.epilogue == "residual":

@@ -109,7 +109,7 @@ def test_roles_come_from_strides():
     assert (product.row, product.column) == ("i", "j")
     assert [s for s, _ in product.batch] == ["h", "g"]
     assert product.a.along and product.b.along
-    assert str(product.units) == "group*heads*n"
+    assert str(product.units) == "group*heads*m*n"
 
 
 def test_symbolic_inner_strides_are_refused():

@@ -11,7 +11,7 @@ import products
 import pytest
 from products import Form
 
-from gllm_kernels.codegen import dots, gemm, micro, sweep
+from gllm_kernels.codegen import dots, gemm, micro, packed, sweep
 from gllm_kernels.codegen.assemble import compile_kernel
 from gllm_kernels.codegen.isa.avx2 import AVX2
 from gllm_kernels.codegen.isa.avx512 import AVX512
@@ -62,7 +62,7 @@ def test_full_blocks_against_numpy(b, m, isa):
     code, args = compile_kernel(kernel, isa), products.operands(form, m, n, k)
     parts = args | {"c": args["c"].copy()}
     machine.call(code, args)
-    for begin, end in pairwise((0, 1, 64, 100, 150, n)):
+    for begin, end in pairwise((0, 1, 64, 100 * m, 150 * m + 1, m * n)):
         machine.call(code, parts, begin, end)
     right = padded_rows(args["b"], *((k, n) if b == "n" else (n, k)))
     want = padded_rows(args["a"], m, k) @ (right if b == "n" else right.T)
@@ -73,14 +73,27 @@ def test_full_blocks_against_numpy(b, m, isa):
 
 @HOST
 def test_more_than_one_block_in_every_direction(isa):
-    """Rows past the partial sums kept in scratch, columns past nc, k past kc."""
+    """Rows past mc, columns past nc, k past kc."""
     params = default_params(isa)
     form = Form(b="t")
-    m, n, k = 2048 + 2 * params.mc, params.nc + 70, params.kc + 30
+    m, n, k = params.mc + 70, params.nc + 70, params.kc + 30
     args = products.operands(form, m, n, k)
     machine.call(compile_kernel(gemm.generate(products.trace_of(form), isa, params), isa), args)
     a, b = padded_rows(args["a"], m, k), padded_rows(args["b"], n, k)
     np.testing.assert_allclose(padded_rows(args["c"], m, n), a @ b.T, rtol=1e-4, atol=1e-3)
+
+
+@HOST
+@pytest.mark.parametrize(("epilogue", "n"), (("residual", 2 * packed.KEPT + 70),
+                                             ("plain", packed.EDGE + 70)))
+def test_more_columns_than_sums_may_wait(epilogue, n, isa):
+    """Sums of one block of k wait for the next: all of them, or those of tiles at the edges."""
+    m, k, form = products.small(isa).mr + 1, 40, Form(epilogue=epilogue)
+    args = products.operands(form, m, n, k)
+    machine.call(compile_kernel(kernel_of(form, isa, few=0, swept=0), isa), args)
+    want = padded_rows(args["a"], m, k) @ padded_rows(args["b"], k, n)
+    want = want + args["res"].reshape(m, n) if epilogue == "residual" else want
+    np.testing.assert_allclose(padded_rows(args["c"], m, n), want, rtol=1e-4, atol=1e-4)
 
 
 def padded_rows(flat, rows, width):

@@ -97,7 +97,7 @@ def test_default_blocks_and_any_split_of_the_columns():
         parts = args | {"c": args["c"].copy()}
         machine.call(code, args)
         close(form, args)
-        for begin, end in ((0, 1), (1, 96), (96, 230)):
+        for begin, end in ((0, 1), (1, 96 * m), (96 * m, 230 * m)):
             machine.call(code, parts, begin, end)
         assert np.array_equal(args["c"].view(np.uint32), parts["c"].view(np.uint32))
 

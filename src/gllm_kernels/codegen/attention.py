@@ -33,7 +33,7 @@ from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
 from .lower import lower
 from .micro import micro_routine
 from .pack import LINE, padded, packing_of, pitch
-from .site import Site, epilogue, sites
+from .site import Site, epilogue, row_sites
 from .tuning import TuningParams
 from .work import (
     ATTEND, HEAD, MICRO, PACK, SCORES, TILE, block, call, finished, routine_builder,
@@ -54,12 +54,12 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
     depth, m, width = trace.body[heads.found.product].imm[2], heads.outer.m, heads.outer.n
     b, scratch = begin(trace, isa), areas(isa, params, depth, width)[-1]
     many = b.int(2 if decodes(single) else 0)
-    with b.when_less(many - 1, integer(b, m, {})), sites(b, heads.outer, isa, m) as site:
+    with b.when_less(many - 1, integer(b, m, {})), row_sites(b, heads.outer, isa) as site:
         _fill(site, heads, params, {"scores": scores, "finder": finder})
         _drive(site, Routine("attention", attend, (isa, params, bool(heads.found.hides))))
     if decodes(single):
         scratch = scratch + decode_bytes(isa, depth, width)
-        with b.when_less(integer(b, m, {}), many), sites(b, single.outer, isa, single.outer.m) as site:
+        with b.when_less(integer(b, m, {}), many), row_sites(b, single.outer, isa) as site:
             _fill(site, single, params, {"reader": reader, "range": range_})
             stored = site.storage(single.outer.a), site.storage(single.k)
             _drive(site, decode_routine(isa, params, stored, bool(heads.found.hides)))
@@ -71,7 +71,7 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
 
 def _drive(site: Site, routine: Routine) -> None:
     b = site.build
-    b.call(b.code(routine), block(b, "attend"), site.lo, site.hi)
+    b.call(b.code(routine), block(b, "attend"), site.above, site.above + site.rows)
 
 
 def _fill(site: Site, heads: Heads, params: TuningParams,
@@ -92,6 +92,7 @@ def _fill(site: Site, heads: Heads, params: TuningParams,
     last = b.code(Routine(f"epilogue of {trace.name}", epilogue, (outer, site.isa)))
     values |= {"args": b.emit(K.ARGS), "tile": tile, "own": own, "epilogue": last}
     b.fill(block(b, "attend"), ATTEND, values)
+    b.fill(tile, TILE, {"above": b.int(0)})
     for at, slots in ((tile, TILE), (own, SCORES)):
         for number, (binder, _) in enumerate(outer.batch, len(slots)):
             b.emit(K.ISTORE, at, b.int(0), site.batch[binder], imm=Mem(1, 8 * number))

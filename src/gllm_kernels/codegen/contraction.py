@@ -52,8 +52,8 @@ class Contraction:
 
     @property
     def units(self) -> Affine:
-        """Columns of all batches."""
-        total = self.n
+        """Elements of all batches."""
+        total = self.m * self.n
         for _, extent in self.batch:
             total = total * extent
         return total

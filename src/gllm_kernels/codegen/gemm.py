@@ -1,4 +1,4 @@
-"""Matrix products: c[h, i, j] = f(sum[r<k](a[h, i, r] * b[h, r, j])) for a range of columns.
+"""Matrix products: c[h, i, j] = f(sum[r<k](a[h, i, r] * b[h, r, j])) for some of the tiles of c.
 
     one row (contiguous): B streams past                                     gemv.stream
     some rows, B's terms contiguous: B is read as it lies, lanes along r     dots.dots
@@ -26,7 +26,7 @@ from .elementwise import check_in_place
 from .frame import begin
 from .gemv import stream, stream_bytes, stream_routine
 from .isa.base import Isa
-from .kernel import K, Kernel, Mem, Routine, Value
+from .kernel import K, Kernel, Routine, Value
 from .pack import packing_of
 from .packed import layout_of, packed, packed_routine
 from .pairs import PAIRS
@@ -36,7 +36,7 @@ from .sweep import offsets_of, swept, swept_routine
 from .tuning import TuningParams
 from .work import TILE, WORK, block
 
-GRAIN = 96  # columns: panels and groups of dots; tiles are as many grains as balance needs
+GRAIN = 64  # elements, the columns of a matrix times a vector that are worth another thread
 
 
 def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
@@ -44,14 +44,14 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
     check_in_place(trace)
     product = contraction_of(contract(trace))
     build = begin(product.trace, isa)
-    with sites(build, product, isa) as site:
+    with sites(build, product, isa, params) as site:
         _fill(site)
         for below, above, driver in drivers(product, isa, params):
             with _between(site, below, above):
                 if driver.make in (packed, swept):
                     _fill_packing(site, params, driver.make is packed and _paired(product, params))
                 build.call(build.code(driver), block(build, "work"), site.lo, site.hi)
-    return build.build(product.units, GRAIN, "column of the product, batch by batch",
+    return build.build(product.units, GRAIN, "element of the product",
                        scratch_bytes(product, isa, params))
 
 
@@ -122,20 +122,21 @@ def _fill_packing(site: Site, params: TuningParams, pairs: bool) -> None:
 def _fill(site: Site) -> None:
     """The work of this batch, and the batch for the epilogue."""
     b, product = site.build, site.product
-    values = {name: site.start(factor) for name, factor in (("a", product.a), ("b", product.b))}
+    lines = {"a": site.line(product.a), "b": site.line(product.b)}
+    values = {"a": site.start(product.a) + site.above * lines["a"], "b": site.start(product.b)}
     for name, factor in (("a", product.a), ("b", product.b)):
-        values |= {f"{name}_line": site.line(factor), f"{name}_depth": site.depth(factor)}
-    values |= {"m": site.m, "k": site.k, "n": integer(b, product.n, {})} | _target(site)
+        values |= {f"{name}_line": lines[name], f"{name}_depth": site.depth(factor)}
+    values |= {"m": site.rows, "k": site.k, "n": integer(b, product.n, {})} | _target(site)
     tile = block(b, "tile")
     routine = Routine(f"epilogue of {product.trace.name}", epilogue, (product, site.isa))
     values |= {"args": b.emit(K.ARGS), "tile": tile, "epilogue": b.code(routine)}
     b.fill(block(b, "work"), WORK, values)
-    for number, (binder, _) in enumerate(product.batch):
-        b.emit(K.ISTORE, tile, b.int(0), site.batch[binder], imm=Mem(1, 8 * (len(TILE) + number)))
+    b.fill(tile, (*TILE, *(binder for binder, _ in product.batch)),
+           {"above": site.above} | dict(site.batch))
 
 
 def _target(site: Site) -> dict[str, Value]:
-    """C[0, 0] and its rows; `direct` when the sums are the result as they are."""
+    """C[above, 0] and its rows; `direct` when the sums are the result as they are."""
     b, product = site.build, site.product
     store = product.trace.stores[0]
     stored = storage_of(product.trace, store.param)
@@ -143,7 +144,7 @@ def _target(site: Site) -> dict[str, Value]:
     start = b.arg(store.param) + integer(b, store.index.without(product.row, product.column),
                                          site.batch) * size
     line = integer(b, store.index.coefficient(product.row), {}) * size
-    return {"c": start, "c_line": line, "c_size": b.int(size),
+    return {"c": start + site.above * line, "c_line": line, "c_size": b.int(size),
             "direct": b.int(int(stored == "float" and is_plain(product)))}
 
 

@@ -85,7 +85,10 @@ def _term(b: KernelBuilder, params: TuningParams, at: tuple[Value, Value], term:
     """acc[row, column] += a[row] * b[column] for one of the terms behind `at`."""
     vectors, out = params.nr // b.lanes, []
     zero, height = b.int(0), len(acc) // vectors
-    right = [b.load(at[1], zero, disp=4 * (params.nr * term + b.lanes * v)) for v in range(vectors)]
+    first = 4 * params.nr * term
+    for disp in range(first, first + 4 * params.nr, LINE) if params.ahead else ():
+        b.emit(K.PREFETCH, at[1], zero, imm=Mem(1, disp + params.ahead))
+    right = [b.load(at[1], zero, disp=first + 4 * b.lanes * v) for v in range(vectors)]
     for row in range(height):
         left = b.broadcast(at[0], zero, disp=4 * (height * term + row))
         out += [multiply(b, storage, left, value, acc[row * vectors + v])

@@ -1,13 +1,15 @@
 """The driver of large products: the loops of BLIS around the micro-kernel, for any types.
 
-    columns in blocks of nc, rows in blocks whose sums fit scratch, r in blocks of kc:
-        pack B (kc x nc);  rows in blocks of mc: pack A (mc x kc)
+    columns as far as sums fit scratch, rows in blocks of mc, r in blocks of kc:
+        pack A (mc x kc);  columns in blocks of nc: pack B (kc x nc)
             panels of `height` rows x panels of nr columns: the micro-kernel
 
-(Van Zee and van de Geijn, BLIS, ACM TOMS 41(3), 2015.) Rows are divided evenly: all panels of A
-have the height of the first, so the last is never nearly empty. A tile whose sums may go to C as
-they are and that is whole adds up in C itself; any other in scratch, and from there the epilogue
-takes it. An element's sum runs over r in ascending order in one accumulator either way.
+(Van Zee and van de Geijn, BLIS, ACM TOMS 41(3), 2015, with the roles of A and B exchanged: a panel
+of A stays in the 1st-level cache, a block of B in the one behind it, all of A in the last.) Rows
+are divided evenly: all panels of A have the height of the first, so the last is never nearly empty.
+A tile whose sums may go to C as they are and that is whole adds up in C itself; any other in
+scratch, and from there the epilogue takes it. An element's sum runs over r in ascending order in
+one accumulator either way.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ from ..trace.affine import Affine
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Routine, Value
 from .micro import height_step, heights, micro_routine
-from .pack import block_bytes, padded, pitch, spare_bytes
+from .pack import ROUND, block_bytes, padded, pitch, spare_bytes
 from .pairs import PAIRS, lanes_of, odd_of
 from .tuning import TuningParams
-from .work import HEAD, MICRO, PACK, TILES, WORK, block, bounded, call, finished, routine_builder
+from .work import (
+    HEAD, MICRO, PACK, TILES, WORK, block, bounded, call, evenly, finished, routine_builder,
+)
 
-ROWS = 2048  # rows between two packings of the same block of B, rounded up to blocks of mc
+KEPT = 1024  # columns whose sums wait in scratch for further terms
+EDGE = 1 << 16  # columns, where only tiles at the edges wait
 L1 = 32 << 10  # bytes: the smallest 1st-level data cache of AVX2 machines
 
 
@@ -42,10 +47,11 @@ class Layout:
 
 def layout_of(isa: Isa, params: TuningParams) -> Layout:
     p = params
-    panels = p.mc // p.mr
+    rows, lowest = p.mc + p.mr, heights(p)[0]
     sizes = (4 * p.nr, spare_bytes(p.kc, isa.lanes),
-             block_bytes(p.kc, panels, p.mr, isa.lanes),
-             block_bytes(p.kc, -(-p.nc // p.nr), p.nr, isa.lanes), 4 * (ROWS + 2 * p.mc) * p.nc)
+             block_bytes(p.kc, -(-rows // lowest) + 1, lowest, isa.lanes),
+             block_bytes(p.kc, -(-p.nc // p.nr), p.nr, isa.lanes),
+             4 * max(rows * KEPT, rows * p.nr + (EDGE + p.nr) * p.mr))
     return Layout(*accumulate([HEAD, *(-(-size // 64) * 64 for size in sizes)]))
 
 
@@ -68,29 +74,31 @@ def packed(isa: Isa, params: TuningParams, storage: str) -> Kernel:
     p, m, end, layout = params, b.arg("m"), b.emit(K.END), layout_of(isa, params)
     k, odd = lanes_of(b, storage, b.arg("k")), odd_of(b, storage, b.arg("k"))
     micro, height = _height(b, isa, params, storage)
-    blocks, deep = _evenly(b, k, p.kc)  # k = 0 still stores the epilogue of 0
-    deep, mc = padded(deep), height * (p.mc // p.mr)
-    tall = (b.int(ROWS) / mc + 1) * mc
+    blocks, deep = evenly(b, k, p.kc, ROUND)  # k = 0 still stores the epilogue of 0
+    _, tall = evenly(b, m, p.mc)
+    tall = (tall + height - 1) / height * height
+    kept, begin = bounded(b, blocks - 1, 0, 1), b.emit(K.BEGIN)
+    some, most = (size // p.nr * p.nr for size in (KEPT, EDGE))
+    wide = b.emit(K.IMAX, end - end * kept, b.arg("direct") * (most - some) + some)
     b.fill(block(b, "tiles"), TILES, {name: b.arg(name) for name in TILES if name in WORK} | {
-        "height": height, "micro": micro, "kept": bounded(b, blocks - 1, 0, 1)})
+        "height": height, "micro": micro, "kept": kept})
     tiles = b.code(Routine("tiles", _tiles, (isa, params)))
-    with (b.loop(b.emit(K.BEGIN), end, p.nc, name="jc") as jc,
-          b.loop(0, (m + tall - 1) / tall, 1, name="io") as io,
+    with (b.loop(0, (end - begin + wide - 1) / wide, 1, name="jo") as jo,
+          b.loop(0, (m + tall - 1) / tall, 1, name="ic") as ic,
           b.loop(0, blocks, 1, name="pc") as pc):
-        columns = Span(jc.iv, b.emit(K.IMIN, end - jc.iv, b.int(p.nc)))
-        above, start = io.iv * tall, pc.iv * deep
-        rows = b.emit(K.IMIN, m - above, tall)
+        above, start, left = ic.iv * tall, pc.iv * deep, begin + jo.iv * wide
+        right = b.emit(K.IMIN, end, left + wide)
+        rows = Span(above, b.emit(K.IMIN, m - above, tall))
         terms = Span(start, b.emit(K.IMIN, k - start, deep))
         more = b.emit(K.IMIN, blocks - 1 - pc.iv, b.int(1))
         half = odd - odd * more  # only the last lane may be half empty
-        panels = _panels_of_b(b, p, layout, columns, terms, storage, half)
-        with b.loop(0, (rows + mc - 1) / mc, 1, name="ic") as ic:
-            inside = ic.iv * mc
-            part = Span(above + inside, b.emit(K.IMIN, rows - inside, mc))
-            _pack(b, layout, "a", part, terms, height, storage, half)
+        _pack(b, layout, "a", rows, terms, height, storage, half)
+        with b.loop(left, right, p.nc, name="jc") as jc:
+            columns = Span(jc.iv, b.emit(K.IMIN, right - jc.iv, b.int(p.nc)))
+            panels = _panels_of_b(b, p, layout, columns, terms, storage, half)
             b.fill(block(b, "tiles"), TILES, {
-                "row": part.first, "rows": part.size, "column": columns.first,
-                "columns": columns.size, "depth": terms.size, "inside": inside,
+                "row": rows.first, "rows": rows.size, "column": columns.first,
+                "columns": columns.size, "depth": terms.size, "inside": jc.iv - left,
                 "begun": b.emit(K.IMIN, start, b.int(1)), "more": more} | panels)
             b.call(tiles, block(b, "tiles"))
     return b.build(Affine.const(1), 1, "column of a product")
@@ -112,20 +120,13 @@ def _height(b: KernelBuilder, isa: Isa, params: TuningParams,
             storage: str) -> tuple[Value, Value]:
     """The micro-kernel for all panels of A, and its height: the lowest that is enough."""
     lowest, step = heights(params)[0], height_step(params)
-    even = _evenly(b, b.arg("m"), params.mr)[1]
+    even = evenly(b, b.arg("m"), params.mr)[1]
     number = (b.emit(K.IMAX, even - lowest, b.int(0)) + (step - 1)) / step
     codes = [b.code(micro_routine(isa, params, height, storage)) for height in heights(params)]
     code = codes[0]
     for at, other in enumerate(codes[1:], 1):
         code = code + (other - code) * bounded(b, number - (at - 1), 0, 1)
     return code, number * step + lowest
-
-
-def _evenly(b: KernelBuilder, size: Value, most: int) -> tuple[Value, Value]:
-    """How many parts of at most `most`, at least one, and the size of each."""
-    size = b.emit(K.IMAX, size, b.int(1))
-    parts = (size + (most - 1)) / most
-    return parts, (size + parts - 1) / parts
 
 
 def _pack(b: KernelBuilder, layout: Layout, name: str, lines: Span, terms: Span,
@@ -171,6 +172,15 @@ def _tiles(isa: Isa, params: TuningParams) -> Kernel:
     return b.build(Affine.const(1), 1, "call")
 
 
+def _slot(b: KernelBuilder, p: TuningParams, at: tuple[Value, Value], left: Value) -> Value:
+    """Where the sums of a tile wait; of `direct` ones those at the right edge or at the lower."""
+    i, below = at[0], at[1] * b.arg("height")
+    inner = bounded(b, left - (p.nr - 1), 0, 1)
+    edge = i * p.nr + (below + (p.mc + p.mr) * p.nr - i * p.nr) * inner
+    every = i * KEPT + below
+    return every + (edge - every) * b.arg("direct")
+
+
 def _strip(b: KernelBuilder, p: TuningParams, layout: Layout,
            panels: tuple[tuple[Value, Value], ...], inner: int,
            along: tuple[Value, Value]) -> None:
@@ -182,11 +192,11 @@ def _strip(b: KernelBuilder, p: TuningParams, layout: Layout,
               * bounded(b, left[1] - (p.nr - 1), 0, 1))
     row, column = b.arg("row") + i, b.arg("column") + j
     final, at = b.arg("c") + row * line + column * size, b.emit(K.SCRATCH)
-    slot = at + layout.partial + ((b.arg("inside") + i) * p.nc + j * height) * b.arg("kept") * 4
+    slot = at + layout.partial + _slot(b, p, (i, b.arg("inside") + j), left[1]) * b.arg("kept") * 4
     target, step = slot + (final - slot) * direct, (line - 4 * p.nr) * direct + 4 * p.nr
     zeros, begun, none = at + layout.zeros, b.arg("begun"), b.int(0)
     # from tile to tile in C and in scratch
-    far, near = (line * height, size * p.nr)[inner], height * 4 * (p.nr, p.nc)[1 - inner]
+    far, near = (line * height, size * p.nr)[inner], height * 4 * (p.nr, KEPT)[1 - inner]
     next_ = (far - near) * direct + near
     depth = b.arg("depth") if p.terms == 1 else padded(b.arg("depth"))
     call(b, b.arg("micro"), "micro", MICRO, {

@@ -1,4 +1,4 @@
-"""What a product kernel and its epilogue know: one batch, some columns, and the trace.
+"""What a product kernel and its epilogue know: one batch, some rows and columns, and the trace.
 
 Drivers leave rows of finished sums in scratch, still in the 1st-level cache; the epilogue reads
 them back a vector at a time, applies whatever the trace has on top of the Reduce, and stores. So it
@@ -16,21 +16,24 @@ from ..dtypes import SIZE
 from ..trace.affine import Affine
 from .access import Env, integer, storage_of
 from .contraction import Contraction, Factor
-from .frame import begin, decode
+from .frame import begin, decode, units_of
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Value
 from .lower import hoist_stores, lower, lower_stores
-from .work import TILE, tile_slot
+from .tuning import TuningParams
+from .work import TILE, bounded, evenly, tile_slot
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """`a` and `b` are the addresses of A[0, 0] and B[0, 0] of this batch; columns lo <= j < hi."""
+    """One batch; `rows` rows from `above` on, columns lo <= j < hi."""
 
     build: KernelBuilder
     product: Contraction
     isa: Isa
     batch: dict[str, Value]
+    above: Value
+    rows: Value
     lo: Value
     hi: Value
 
@@ -64,20 +67,78 @@ class Site:
         return SIZE[self.storage(factor)]
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The tiles that units stand for, counted batch by batch, row by row: `down` x `across` of
+    `tall` rows and `wide` columns."""
+
+    m: Value
+    n: Value
+    tall: Value
+    wide: Value
+    down: Value
+    across: Value
+
+    @staticmethod
+    def of(b: KernelBuilder, product: Contraction, params: TuningParams) -> Grid:
+        """Packing wants large tiles, everything else narrow ones, that threads share evenly."""
+        m, n = integer(b, product.m, {}), integer(b, product.n, {})
+        many = bounded(b, m - max(params.few, params.swept), 0, 1)
+        panels = -(-32 // params.nr) * params.nr
+        down, tall = evenly(b, m, params.share)
+        across, wide = evenly(b, n, many * (params.share - panels) + panels, panels)
+        return Grid(m, n, tall, wide, down, across)
+
+    def piece(self, b: KernelBuilder, first: Value, last: Value) -> tuple[Value, Value, Value]:
+        """The largest rectangle of tiles that starts at `first` and ends by `last`: where the next
+        one starts, how many tiles down and across."""
+        row = first / self.across
+        column, left = first - row * self.across, last - first
+        whole = left / self.across * bounded(b, b.int(1) - column, 0, 1)
+        some = bounded(b, whole, 0, 1)
+        part = b.emit(K.IMIN, left, self.across - column)
+        across = part + (self.across - part) * some
+        down = b.emit(K.IMAX, whole, b.int(1))
+        return first + down * across, down, across
+
+
 @contextmanager
 def sites(build: KernelBuilder, product: Contraction, isa: Isa,
-          extent: Affine | None = None) -> Iterator[Site]:
-    """The units [begin, end) batch by batch: unit = column j of batch h, counted as h*n + j; with
-    another `extent` than n, what that is of."""
-    begin, end = build.emit(K.BEGIN), build.emit(K.END)
-    if not product.batch:
-        yield Site(build, product, isa, {}, begin, end)
-        return
-    n = build.emit(K.IMAX, integer(build, extent or product.n, {}), build.int(1))
-    with build.loop(begin / n, (end + n - 1) / n, 1, name="batch") as loop:
-        lo = build.emit(K.IMAX, begin - loop.iv * n, build.int(0))
-        hi = build.emit(K.IMIN, end - loop.iv * n, n)
-        yield Site(build, product, isa, decode(build, product.batch, loop.iv), lo, hi)
+          params: TuningParams) -> Iterator[Site]:
+    """The tiles of the units [begin, end), batch by batch, each in up to three rectangles: the rest
+    of a row of tiles, whole rows, the start of a row. Any cut of the units cuts the tiles."""
+    b, grid = build, Grid.of(build, product, params)
+    tiles, one = grid.down * grid.across, b.int(1)
+    batches = integer(b, units_of(product.batch), {})
+    units = grid.m * grid.n * batches
+    each = b.emit(K.IMAX, units / b.emit(K.IMAX, tiles * batches, one), one)
+    begin, end = (b.emit(K.IMIN, b.emit(unit) / each, tiles * batches) for unit in (K.BEGIN, K.END))
+    with b.loop(begin / tiles, (end + tiles - 1) / tiles, 1, name="batch") as loop:
+        batch = decode(b, product.batch, loop.iv) if product.batch else {}
+        first = b.emit(K.IMAX, begin - loop.iv * tiles, b.int(0))
+        last = b.emit(K.IMIN, end - loop.iv * tiles, tiles)
+        with b.loop(0, 3, 1, first, name="piece") as part:
+            after, down, across = grid.piece(b, part.phis[0], last)
+            with b.when_less(part.phis[0], last):
+                row = part.phis[0] / grid.across
+                lo = (part.phis[0] - row * grid.across) * grid.wide
+                above = row * grid.tall
+                rows = b.emit(K.IMIN, down * grid.tall, grid.m - above)
+                hi = b.emit(K.IMIN, lo + across * grid.wide, grid.n)
+                yield Site(b, product, isa, batch, above, rows, lo, hi)
+            part.yields(after)
+
+
+@contextmanager
+def row_sites(build: KernelBuilder, product: Contraction, isa: Isa) -> Iterator[Site]:
+    """The units [begin, end) batch by batch, all columns: unit = row i of batch h, as h*m + i."""
+    begin, end, n = build.emit(K.BEGIN), build.emit(K.END), integer(build, product.n, {})
+    m = build.emit(K.IMAX, integer(build, product.m, {}), build.int(1))
+    with build.loop(begin / m, (end + m - 1) / m, 1, name="batch") as loop:
+        first = build.emit(K.IMAX, begin - loop.iv * m, build.int(0))
+        rows = build.emit(K.IMIN, end - loop.iv * m, m) - first
+        batch = decode(build, product.batch, loop.iv) if product.batch else {}
+        yield Site(build, product, isa, batch, first, rows, build.int(0), n)
 
 
 def epilogue(product: Contraction, isa: Isa) -> Kernel:
@@ -87,9 +148,10 @@ def epilogue(product: Contraction, isa: Isa) -> Kernel:
     names = (*TILE, *(binder for binder, _ in product.batch))
     tile = {name: tile_slot(b, number) for number, name in enumerate(names)}
     batch = {binder: tile[binder] for binder, _ in product.batch}
-    site = Site(b, product, isa, batch, tile["column"], tile["columns"])
+    above = tile["above"] + tile["row"]
+    site = Site(b, product, isa, batch, above, tile["rows"], tile["column"], tile["columns"])
     with b.loop(0, tile["rows"], 1, tile["sums"], name="epilogue row") as row:
-        env = _row_env(site, tile["row"] + row.iv, site.lo)
+        env = _row_env(site, above + row.iv, site.lo)
         with b.loop(0, site.hi, b.lanes, name="epilogue") as column:
             _vector(site, env, row.phis[0], column.iv, site.lo + column.iv, site.hi - column.iv)
         row.yields(row.phis[0] + tile["pitch"])

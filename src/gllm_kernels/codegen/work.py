@@ -19,8 +19,9 @@ from .kernel import K, KernelBuilder, KParam, Mem, Routine, Value
 # there as they are; args and tile are for the epilogue
 WORK = ("a", "a_line", "a_depth", "b", "b_line", "b_depth", "m", "n", "k", "c", "c_line", "c_size",
         "direct", "args", "tile", "epilogue", "pack_a", "pack_b")
-# rows of finished sums, `pitch` apart, and which part of C they are; then the batch binders
-TILE = ("sums", "pitch", "row", "rows", "column", "columns")
+# rows of finished sums, `pitch` apart, which part of the driver's rows and of C's columns they are,
+# and the driver's first row; then the batch binders
+TILE = ("sums", "pitch", "row", "rows", "column", "columns", "above")
 PACK = ("source", "line", "depth_step", "lines", "exist", "depth", "target", "width", "spare",
         "odd")
 MICRO = ("a", "b", "depth", "source", "source_pitch", "target", "target_pitch", "coming",
@@ -63,6 +64,14 @@ def routine_builder(name: str, isa: Isa, slots: tuple[str, ...]) -> KernelBuilde
 def bounded(b: KernelBuilder, value: Value, low: int, high: int) -> Value:
     """min(max(value, low), high)"""
     return b.emit(K.IMIN, b.emit(K.IMAX, value, b.int(low)), b.int(high))
+
+
+def evenly(b: KernelBuilder, size: Value, most: Value | int, unit: int = 1) -> tuple[Value, Value]:
+    """How many parts, at least one, of how many lines: a multiple of `unit`, about `most`."""
+    size = b.emit(K.IMAX, size, b.int(1))
+    parts = (size + most - 1) / most
+    each = ((size + parts - 1) / parts + (unit - 1)) / unit * unit
+    return (size + each - 1) / each, each
 
 
 def call(b: KernelBuilder, routine: Routine | Value, name: str, names: tuple[str, ...],

@@ -10,7 +10,7 @@ from ..codegen.assemble import compile_kernel
 from ..codegen.code import Code
 from ..codegen.generate import generate
 from ..codegen.isa.base import Isa
-from ..codegen.tuning import TuningParams, default_params
+from ..codegen.tuning import TuningParams, host_params
 from ..memory import place_batch
 from ..trace.ir import OpTrace
 from .link import LoadedKernel
@@ -31,7 +31,7 @@ class KernelCache:
     def get(self, trace: OpTrace, isa: Isa, params: TuningParams | None = None,
             observe: Observe | None = None) -> LoadedKernel:
         """The loaded kernel of a bound trace, compiled now if it is new."""
-        params = params or default_params(isa)
+        params = params or host_params(isa)
         key = (trace, isa.name, params)
         with self.lock:
             if key not in self.kernels:

@@ -21,7 +21,7 @@ from ..codegen.isa.base import Isa
 from ..codegen.isa.detect import current_isa, current_isa_name
 from ..codegen.kernel import Routine
 from ..codegen.pack import packing_of, panel_bytes, spare_bytes
-from ..codegen.tuning import TuningParams, default_params
+from ..codegen.tuning import TuningParams, host_params
 from ..codegen.work import PACK
 from ..dtypes import CTYPES, FLOATS, NARROW
 from ..errors import ShapeError, UnsupportedOpError
@@ -79,7 +79,7 @@ def pack_b(b: Array, transposed: bool = False) -> PackedB:
     if isa is None:
         rows = np.ascontiguousarray((array.T if transposed else array).astype(np.float32))
         return PackedB((k, n), "scalar", None, rows)
-    params = replace(default_params(isa), prepacked=True, heights=4)
+    params = replace(host_params(isa), prepacked=True, heights=4)
     panels = aligned_bytes(panel_bytes(n, k, params.nr, isa.lanes))
     _fill(array, transposed, isa, params, panels)
     return PackedB((k, n), isa.name, params, panels)
