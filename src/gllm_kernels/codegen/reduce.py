@@ -38,6 +38,7 @@ from .strips import Accumulators, strips
 from .tuning import TuningParams
 
 COSTLY = frozenset(WEIGHTS) - {Op.REDUCE}
+MOST_LOADS = 2  # again, rather than one store and one load
 ROWS_PER_TILE = 4
 ROOM = 32  # instructions: 8 accumulators of a dot product; an exp hides the sum's latency alone
 
@@ -135,48 +136,72 @@ def _levels(trace: OpTrace, lane: str) -> dict[int, int]:
 
 
 def _keep(plan: list[Phase], trace: OpTrace, lane: str) -> tuple[list[Phase], OpTrace]:
-    """Store a costly value, common to a Reduce and the output, in the output's place meanwhile.
+    """Store a value common to a Reduce and the outputs on the way, and load it from then on: one
+    that is an output anyway, or a costly one in the only output's place.
 
     sum[i](exp(x[i] - m)), out[i] = exp(x[i] - m) / s
       ->  out[i] = exp(x[i] - m) in the sum's loop, then out[i] = out[i] / s
     """
     for number, phase in enumerate(plan):
-        value = _common(trace, phase, lane)
-        if value is None:
-            continue
-        kept = replace(trace.stores[0], value=value)
-        if not _may_overwrite(plan[number + 1 :], trace, kept, lane):
+        kept = _stored(trace, phase, lane) or _common(trace, phase, lane)
+        if kept is None or not _may_overwrite(plan[number + 1 :], trace, kept, lane):
             continue
         body = list(trace.body)
-        body[value] = TraceOp(Op.LOAD, (), (kept.param, kept.index))
-        later = replace(trace, body=tuple(body))
-        rest = [replace(p, trace=later) for p in plan[number + 1 :]]
-        return [*plan[:number], replace(phase, kept=kept), *rest], later
+        body[kept.value] = TraceOp(Op.LOAD, (), (kept.param, kept.index))
+        left = tuple(s for s in trace.stores if s != kept)
+        trace = replace(trace, body=tuple(body), stores=left)
+        rest = [replace(p, trace=trace) for p in plan[number + 1 :]]
+        plan = [*plan[:number], replace(phase, kept=kept), *rest]
     return plan, trace
 
 
-def _common(trace: OpTrace, phase: Phase, lane: str) -> int | None:
-    """The one topmost costly value of a Reduce's term that the single output needs as well."""
+def _terms(trace: OpTrace, phase: Phase) -> set[int]:
+    """What the Reduces of a phase add up, and all below it."""
+    return reach(trace, [trace.body[r].args[1] for r in phase.reduces])
+
+
+def _holds(trace: OpTrace, target: Store, lane: str) -> bool:
+    """Can the place hold a value in between? In 16 bits it would be rounded."""
+    return (lane_step(trace, target.param, target.index, lane) == 1
+            and storage_of(trace, target.param) == "float")
+
+
+def _stored(trace: OpTrace, phase: Phase, lane: str) -> Store | None:
+    """An output of the row that a Reduce needs too, beside another output."""
+    if phase.binder != lane:
+        return None
+    rows = [s for s in trace.stores if lane in dict(s.domain)]
+    terms = _terms(trace, phase) if len(rows) > 1 else set()
+    found = (s for s in rows if s.value in terms and trace.body[s.value].op is not Op.LOAD)
+    return next((s for s in found if _holds(trace, s, lane)), None)
+
+
+def _common(trace: OpTrace, phase: Phase, lane: str) -> Store | None:
+    """The one topmost costly value of a Reduce's term, in the place of the single output that needs
+    it as well."""
     if phase.binder != lane or len(trace.stores) != 1:
         return None
     target = trace.stores[0]
-    if lane_step(trace, target.param, target.index, lane) != 1:
+    if not _holds(trace, target, lane):
         return None
-    if storage_of(trace, target.param) != "float":  # it would be rounded on the way
-        return None
-    terms = reach(trace, [trace.body[r].args[1] for r in phase.reduces])
-    common = reach(trace, [target.value]) & terms
+    common = reach(trace, [target.value]) & _terms(trace, phase)
     below = {a for p in common for a in trace.body[p].args}
-    tops = [p for p in common - below
-            if any(trace.body[q].op in COSTLY for q in reach(trace, [p]))
-            and lane in free_symbols(trace)[p]]
-    return tops[0] if len(tops) == 1 else None
+    free = free_symbols(trace)
+    tops = [p for p in common - below if lane in free[p] and _is_costly(trace, p)]
+    return replace(target, value=tops[0]) if len(tops) == 1 else None
+
+
+def _is_costly(trace: OpTrace, value: int) -> bool:
+    """Is it cheaper to store and load it than to compute it again?"""
+    operations = [trace.body[p].op for p in reach(trace, [value])]
+    return operations.count(Op.LOAD) > MOST_LOADS or any(op in COSTLY for op in operations)
 
 
 def _may_overwrite(rest: list[Phase], trace: OpTrace, kept: Store, lane: str) -> bool:
     """Nothing later reads an element that could be the one overwritten, in place or not."""
     roots = [trace.body[r].args[1] for p in rest for r in p.reduces]
-    later = reach(trace, [*roots, trace.stores[0].value], stop={kept.value}) - {kept.value}
+    outputs = [s.value for s in trace.stores]
+    later = reach(trace, [*roots, *outputs], stop={kept.value}) - {kept.value}
     binders = {name for name, _ in kept.domain}
     loads = [trace.body[p].imm for p in later if trace.body[p].op is Op.LOAD]
     anywhere = {n.imm[0] for n in trace.body if n.op is Op.LOAD}

@@ -90,11 +90,12 @@ def _conflict(plan: FusionPlan, old: Lifetime, new: Lifetime) -> bool:
 
 def _in_place(group: FusionGroup, dying: str, born: str) -> bool:
     """Every element is read, for the last time, in the round that writes its place."""
-    if group.trace is None or group.trace.reduces() or len(group.trace.stores) != 1:
+    if group.trace is None or group.trace.reduces():
         return False
-    target = group.trace.stores[0].target
-    reads = [a for a in group.trace.accesses()[:-1] if a.view.buffer == dying]
-    return target.view.buffer == born and all(
+    stores = group.trace.stores
+    target = next(s.target for s in stores if s.target.view.buffer == born)
+    reads = [a for a in group.trace.accesses()[: -len(stores)] if a.view.buffer == dying]
+    return bool(reads) and all(
         a.coords == target.coords and a.view.strides == target.view.strides
         and a.view.dtype == target.view.dtype
         and a.view.offset == target.view.offset for a in reads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ..graph.bind import TensorTrace, bind
+from ..graph.bind import TensorStore, TensorTrace, bind
 from ..graph.dag import SemanticDAG, TensorEdge
 from ..graph.ir import Node
 from .profile import DeviceProfile
@@ -51,7 +51,13 @@ class FusionPlan:
         nodes, edge = self.dag.graph.nodes, decision.edge
         what = f"fused by {decision.mode}" if decision.mode else "not fused"
         ends = f"{nodes[edge.producer].name} -> {nodes[edge.consumer].name}.{edge.param}"
-        return f"  {ends:44} {what}: {decision.reason}"
+        kept = f"; {edge.view.buffer} is stored too" if decision.mode and self.stores(edge) else ""
+        return f"  {ends:44} {what}: {decision.reason}{kept}"
+
+    def stores(self, edge: TensorEdge) -> bool:
+        """Whether the group of a fused edge also stores what crosses it."""
+        group = next(g for g in self.groups if edge.consumer in g.nodes)
+        return any(s.target.view == edge.view for s in group.trace.stores)
 
 
 def plan_fusion(dag: SemanticDAG, profile: DeviceProfile) -> FusionPlan:
@@ -75,6 +81,12 @@ class _Planner:
     groups: dict[int, FusionGroup] = field(default_factory=dict)
     home: dict[int, int] = field(default_factory=dict)
     decisions: list[EdgeDecision] = field(default_factory=list)
+    readers: dict[str, set[int]] = field(default_factory=dict)  # of temporaries
+
+    def __post_init__(self) -> None:
+        for edge in self.dag.edges:
+            if edge.private:
+                self.readers.setdefault(edge.view.buffer, set()).add(edge.consumer)
 
     def place(self, node: Node) -> None:
         own = FusionGroup((node.index,), None if node.op.trace is None else bind(node))
@@ -85,20 +97,24 @@ class _Planner:
         self.home.update(dict.fromkeys(own.nodes, node.index))
 
     def _join(self, edges: list[TensorEdge], own: FusionGroup) -> FusionGroup:
-        """Judge the edges from the latest producer, refuse the others, merge when allowed."""
-        first = edges[0]
-        candidate = self._with_source(self._candidate(first, own))
-        verdict = judge(candidate)
+        """Judge the edges from the latest group, refuse the others, merge when all may be fused."""
+        latest = self.home[edges[0].producer]
+        near = [e for e in edges if self.home[e.producer] == latest]
+        candidate = self._with_source(self._candidate(edges[0], own))
+        verdicts = {(e.producer, e.view): judge(replace(candidate, edge=e)) for e in near}
+        refused = next((v for v in verdicts.values() if v.mode is None), None)
         for edge in edges:
-            same = (edge.producer, edge.view) == (first.producer, first.view)
-            made = verdict if same else Verdict(None, self._elsewhere(edge, first, own))
+            made = verdicts.get((edge.producer, edge.view)) or self._elsewhere(edge, edges[0], own)
+            if made.mode and refused:
+                made = Verdict(None, f"the group of another operand stays apart: {refused.reason}")
             self.decisions.append(EdgeDecision(edge, made.mode, made.reason))
-        if verdict.mode is None:
+        if refused:
             return own
-        host = self.groups.pop(self.home[first.producer])
-        if verdict.mode is FusionMode.ONLINE_SOFTMAX:
+        host = self.groups.pop(latest)
+        if verdicts[edges[0].producer, edges[0].view].mode is FusionMode.ONLINE_SOFTMAX:
             host = self._with_scores(host, candidate.source.edge)
-        return FusionGroup(host.nodes + own.nodes, substitute(host.trace, own.trace, first))
+        merged = substitute(host.trace, own.trace, [e.view for e in near], candidate.kept)
+        return FusionGroup(host.nodes + own.nodes, merged)
 
     def _with_scores(self, host: FusionGroup, edge: TensorEdge) -> FusionGroup:
         """The softmax's group behind that of its scores; the edge between them was refused."""
@@ -107,7 +123,8 @@ class _Planner:
             if (made.edge.producer, made.edge.view) == (edge.producer, edge.view):
                 self.decisions[number] = replace(made, mode=FusionMode.ONLINE_SOFTMAX, reason=(
                     f"{edge.bytes} bytes of scores stay in cache, block by block"))
-        return FusionGroup(scores.nodes + host.nodes, substitute(scores.trace, host.trace, edge))
+        return FusionGroup(scores.nodes + host.nodes,
+                           substitute(scores.trace, host.trace, [edge.view]))
 
     def _with_source(self, candidate: Candidate) -> Candidate:
         """The candidate with the edge from the latest group before the producer's."""
@@ -117,16 +134,24 @@ class _Planner:
             return candidate
         edge = max(edges, key=lambda e: self.home[e.producer])
         before = self.groups[self.home[edge.producer]]
-        return replace(candidate, source=Candidate(self.dag, edge, before.trace,
-                                                   candidate.producer, before.nodes, self.profile))
+        stays = self._kept(before, {*before.nodes, *group})
+        return replace(candidate, source=Candidate(self.dag, edge, before.trace, candidate.producer,
+                                                   before.nodes, stays, self.profile))
 
     def _candidate(self, edge: TensorEdge, own: FusionGroup) -> Candidate:
         host = self.groups[self.home[edge.producer]]
-        return Candidate(self.dag, edge, host.trace, own.trace, host.nodes, self.profile)
+        kept = self._kept(host, {*host.nodes, edge.consumer})
+        return Candidate(self.dag, edge, host.trace, own.trace, host.nodes, kept, self.profile)
 
-    def _elsewhere(self, edge: TensorEdge, first: TensorEdge, own: FusionGroup) -> str:
+    def _kept(self, host: FusionGroup, members: set[int]) -> tuple[TensorStore, ...]:
+        """What somebody else reads, or the caller."""
+        stores = host.trace.stores if host.trace else ()
+        return tuple(s for s in stores if self.readers.get(s.target.view.buffer, {-1}) - members)
+
+    def _elsewhere(self, edge: TensorEdge, first: TensorEdge, own: FusionGroup) -> Verdict:
         latest = f"the node follows its latest producer, {self.name(first.producer)}"
-        return refusal(self._candidate(edge, own)) or f"{latest}; this operand comes from memory"
+        refused = refusal(self._candidate(edge, own))
+        return Verdict(None, refused or f"{latest}; this operand comes from memory")
 
     def name(self, index: int) -> str:
         return self.dag.graph.nodes[index].name

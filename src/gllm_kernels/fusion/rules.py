@@ -1,8 +1,9 @@
 """Which edges may be fused, and why not: one row per constraint and one row per rule.
 
 A fused edge is a substitution: the consumer's load becomes the producer's body at the consumer's
-coordinates. Every row is a function of one `Candidate` that returns a reason to refuse, or "".
-Fusing removes an edge for good and never adds one, so planning ends.
+coordinates. A value that others need as well is stored by the fused group too. Every row is a
+function of one `Candidate` that returns a reason to refuse, or "". Fusing removes an edge for good
+and never adds one, so planning ends.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ..errors import CompileError
-from ..graph.bind import TensorTrace
+from ..graph.bind import TensorStore, TensorTrace
 from ..graph.dag import SemanticDAG, TensorEdge
 from ..trace.affine import Affine
 from ..trace.attention import attention_of
@@ -40,14 +41,16 @@ class FusionMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An edge under judgement: the producer's group and the consumer's own trace; `source` is the
-    edge into the producer's group from the one before it."""
+    """An edge under judgement: the producer's group and the consumer's own trace; `kept` are the
+    stores of the group that others need once both are one, `source` is the edge into the
+    producer's group from the one before it."""
 
     dag: SemanticDAG
     edge: TensorEdge
     producer: TensorTrace | None
     consumer: TensorTrace | None
     group: tuple[int, ...]
+    kept: tuple[TensorStore, ...]
     profile: DeviceProfile
     source: Candidate | None = None
 
@@ -77,56 +80,52 @@ def _opaque(c: Candidate) -> str:
     return ""
 
 
-def _private(c: Candidate) -> str:
-    if c.edge.private:
-        return ""
-    kind = c.dag.graph.buffer(c.edge.view.buffer).kind
-    return f"{c.edge.view.buffer} must be in memory: it is {'a state' if kind == 'state' else 'an output'}"
-
-
 def _exact(c: Candidate) -> str:
     return "" if c.edge.exact else f"reads {c.edge.view}, which is not the view that was written"
 
 
-def _consumers(c: Candidate) -> str:
-    if c.edge.consumers == 1:
-        return ""
-    return f"{c.edge.consumers} consumers: fusing would compute it {c.edge.consumers} times"
-
-
-def _single_store(c: Candidate) -> str:
-    stores = c.producer.stores
-    coords = [str(x) for x in stores[0].target.coords]
-    whole = sorted(coords) == sorted(b for b, _ in c.producer.domain)
-    return "" if len(stores) == 1 and whole else "the producer writes it in several pieces"
+def _one_place(c: Candidate) -> str:
+    """All that the producer stores, it stores element by element at the same coordinates."""
+    binders = sorted(b for b, _ in c.producer.domain)
+    first = c.producer.stores[0].target.coords
+    whole = sorted(map(str, first)) == binders
+    same = all(s.target.coords == first and s.depth is None for s in c.producer.stores)
+    return "" if whole and same else "the producer writes it in several pieces"
 
 
 def _overwritten(c: Candidate) -> str:
-    """A producer moves down to its consumer; nothing in between may write what it reads."""
+    """A producer moves down to its consumer; nothing in between may write what it reads, or touch
+    what it stores."""
     reads = {a.view.buffer for a in c.producer.accesses()}
+    stored = {s.target.view.buffer for s in c.kept}
     between = range(min(c.group), c.edge.consumer)
     for node in (c.dag.graph.nodes[i] for i in between if i not in c.group):
-        for _, view in node.outputs:
-            if view.buffer in reads:
-                return f"{node.name} writes {view.buffer} in between"
+        for views, buffers, what in ((node.outputs, reads, "writes"), (node.inputs, stored, "reads")):
+            for view in (v for _, v in views if v.buffer in buffers):
+                return f"{node.name} {what} {view.buffer} in between"
     return ""
 
 
 def _clobbers(c: Candidate) -> str:
     """The group writes what the producer still reads, elsewhere than in its own round."""
-    written = [s.target for s in c.consumer.stores]
+    written = [s.target for s in (*c.consumer.stores, *c.kept)]
+    reduces = c.producer.reduces() or (c.kept and c.consumer.reduces())
     for read in c.producer.accesses()[: -len(c.producer.stores)]:
         for target in (t for t in written if t.view.buffer == read.view.buffer):
-            if c.producer.reduces() or read.view != target.view:
+            if reduces or read.view != target.view:
                 return f"{c.name(c.edge.consumer)} writes {target.view}, which {read.view} reads"
     return ""
 
 
-CONSTRAINTS = (_scalar, _opaque, _private, _exact, _consumers, _single_store, _overwritten,
-               _clobbers)
+CONSTRAINTS = (_scalar, _opaque, _exact, _one_place, _overwritten, _clobbers)
 
 
 # -- rules ------------------------------------------------------------------------------------------
+def own_position(trace: TensorTrace) -> tuple[Affine, ...]:
+    """The coordinates of the loop's own round."""
+    return tuple(Affine.sym(b) for b, _ in trace.domain)
+
+
 def operands_of(trace: TensorTrace) -> int:
     """Distinct elements a trace loads per round."""
     return sum(1 for op in trace.body if op.op is Op.LOAD)
@@ -143,9 +142,8 @@ def _epilogue_registers(c: Candidate) -> str:
 
 def _recompute(c: Candidate) -> str:
     """A producer with reductions may be read at the loop's own position only."""
-    own = {tuple(Affine.sym(b) for b, _ in c.consumer.domain)}
     coords = {a.coords for a in loads_of(c.consumer, c.edge)}
-    if not c.producer.reduces() or coords <= own:
+    if not c.producer.reduces() or coords <= {own_position(c.consumer)}:
         return ""
     return "its reductions would run again for every element of the consumer's row"
 
@@ -154,6 +152,8 @@ def _scores(c: Candidate) -> str:
     """The scores move down to the last product as well, past everything in between."""
     if c.source is None or c.source.producer is None:
         return "what the softmax reads is not computed by a kernel of this layer"
+    if c.source.kept:
+        return f"its scores stay in memory: others need {_names(c.source.kept)} too"
     moved = replace(c.source.edge, consumer=c.edge.consumer)
     reason = refusal(replace(c.source, edge=moved, consumer=c.consumer))
     return f"its scores stay in memory: {reason}" if reason else _not_attention(c)
@@ -161,8 +161,8 @@ def _scores(c: Candidate) -> str:
 
 def _not_attention(c: Candidate) -> str:
     """The chain as one trace must be what the kernel computes, and its heads fit scratch."""
-    weights = substitute(c.source.producer, c.producer, c.source.edge)
-    bound = linearise("the chain", substitute(weights, c.consumer, c.edge))
+    weights = substitute(c.source.producer, c.producer, [c.source.edge.view])
+    bound = linearise("the chain", substitute(weights, c.consumer, [c.edge.view]))
     trace = bound.trace
     try:
         found = attention_of(trace)
@@ -177,6 +177,18 @@ def _not_attention(c: Candidate) -> str:
             return (f"rows of a head have {extent.substitute(sizes)} elements; scratch is for a "
                     f"known number up to {HEAD_SIZE}")
     return ""
+
+
+def _stored_too(c: Candidate) -> str:
+    """What others need must be computed in just the rounds of the consumer."""
+    if not c.kept or own_position(c.consumer) in {a.coords for a in loads_of(c.consumer, c.edge)}:
+        return ""
+    consumer = c.name(c.edge.consumer)
+    return f"others need {_names(c.kept)} too, and {consumer} has no round for each element"
+
+
+def _names(stores: tuple[TensorStore, ...]) -> str:
+    return ", ".join(sorted(s.target.view.buffer for s in stores))
 
 
 def _saved(c: Candidate) -> str:
@@ -232,7 +244,7 @@ def judge(candidate: Candidate) -> Verdict:
     produced, consumed = max(patterns, key=RANK.index), candidate.dag.op_class(candidate.edge.consumer)
     for rule in RULES:
         if rule.applies(produced, consumed):
-            reason = rule.refuse(candidate)
+            reason = _stored_too(candidate) or rule.refuse(candidate)
             return Verdict(None, reason) if reason else Verdict(rule.mode, rule.benefit(candidate))
     return Verdict(None, f"a {consumed} reads each element of a {produced} more than once; "
                          f"{candidate.edge.bytes} bytes go through memory")
