@@ -2,6 +2,8 @@ import blocks
 import numpy as np
 import pytest
 
+from gllm_kernels.codegen.reduce import phases
+from gllm_kernels.codegen.rewrite import prepare
 from gllm_kernels.fusion.buffers import plan_buffers
 from gllm_kernels.fusion.interp import run_plan
 from gllm_kernels.fusion.linear import linearise
@@ -174,3 +176,24 @@ def test_why_attention_is_not_one_group(change, reason):
 def test_heads_too_large_for_scratch_are_not_one_group():
     assert "scratch is for a known number up to 512" in chain_of(head=520)[-1].reason
     assert "rows of a head have width elements" in chain_of(head="width")[-1].reason
+
+
+def kept_in(*names, outputs=False):
+    """What a norm of a sum keeps of a row, and how many stores are left for its last loop."""
+    g, w = blocks.new_graph()
+    total = g.input("x", ("tokens", 24))
+    for name in names:
+        total = g.op("vec_add", total, g.input(name, ("tokens", 24)))
+    if outputs:
+        g.output("t", total)
+    g.output("y", g.op("rms_norm", total, w("n", 24)))
+    group, = planned(g.finish()).groups
+    plan, final = phases(prepare(linearise("k", group.trace).trace, "i1"), "i1")
+    return plan[0].kept is not None, len(final.stores)
+
+
+def test_a_row_read_twice_is_stored_on_the_way():
+    """Where it is stored anyway, or where adding it up again takes more than two loads."""
+    assert kept_in("a", outputs=True) == (True, 1)
+    assert kept_in("a") == (False, 1)
+    assert kept_in("a", "b") == (True, 1)
