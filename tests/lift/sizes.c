@@ -198,3 +198,13 @@ void rest_of_both(const float *x, float *out, size_t m, size_t n) { float z = n 
 void rest_of_far(const float *x, float *out, size_t m, size_t n) { float z = n % 4 == 3 && m > 90 ? 1.0f : 0.0f; EACH(i, m) EACH(j, n) out[i * n + j] = x[i * n + j] + z; }
 // reject: the row before, in sizes of one remainder
 void rest_with_state(const float *x, float *out, size_t m, size_t n) { float a = x[0], b = a, c = a, d = a; EACH(i, m) { EACH(j, n) out[i * n + j] = x[i * n + j] + (n % 4 == 3 ? a : x[0]); a = b; b = c; c = d; d = x[i * n]; } }
+
+/* ---- state that arrives late: constants at first, then elements of before */
+// reject: eight elements before, through the stack
+void late_slots(const float *x, float *out, size_t n) { volatile float a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0; EACH(i, n) { out[i] = a; a = b; b = c; c = d; d = e; e = f; f = g; g = h; h = x[i]; } }
+// reject: eight rows before, through the stack
+void late_rows(const float *x, float *out, size_t m, size_t n) { volatile float a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0; EACH(i, m) { EACH(j, n) out[i * n + j] = x[i * n + j] + a; a = b; b = c; c = d; d = e; e = f; f = g; g = h; h = x[i * n]; } }
+// reject: eight elements before, through integer registers
+void late_words(const int32_t *x, int32_t *out, size_t n) { int32_t a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0; EACH(i, n) { out[i] = x[i] + a; a = b; b = c; c = d; d = e; e = f; f = g; g = h; h = x[i]; } }
+// reject: eight rows before, through integer registers and the stack
+void late_word_rows(const int32_t *x, int32_t *out, size_t m, size_t n) { volatile int32_t a = 0, b = 0, c = 0, d = 0; int32_t e = 0, f = 0, g = 0, h = 0; EACH(i, m) { EACH(j, n) out[i * n + j] = x[i * n + j] + a; a = b; b = c; c = d; d = e; e = f; f = g; g = h; h = x[i * n]; } }

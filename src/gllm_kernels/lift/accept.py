@@ -41,7 +41,8 @@ Cell = tuple[Class, tuple[int, ...]]  # the numbers of the tests of a path
 class Group:
     """Runs of the same blocks, by sizes that differ in how often loops run only."""
 
-    lifted: Lifted
+    lifted: Lifted  # the first
+    state: int = 0  # elements that outrun what any run remembered
     cells: dict[Cell, None] = field(default_factory=dict)
     runs: list[Sizes] = field(default_factory=list)
 
@@ -121,6 +122,7 @@ class Acceptance:
             key = kind, frozenset(lifted.conditions.visited), tuple(fixed)
             group = self.groups.setdefault(key, Group(lifted))
             group.cells[cell] = None
+            group.state = max(group.state, state_size(self.program, lifted))
             group.runs.append(sizes)
 
     def _number(self, condition: Condition, sizes: Sizes) -> int:
@@ -227,7 +229,7 @@ class Acceptance:
         general = (2,) * count
         if not any(min(s, default=2) >= 2 and len(set(s)) == count for s in runs):
             self._push_found(group, general, True) or self._push_found(group, general)
-        state = max(state_size(self.program, group.lifted), lag(trace) + 3)
+        state = max(group.state, lag(trace) + 3)
         if state > FAR:
             raise Refusal(f"{state} elements of state or distance: too far to check (limit {FAR})")
         other = any(next(iter(group.cells))[0].rests) or not group.lifted.conditions.lengths <= self.lengths

@@ -92,7 +92,6 @@ class Conditions:
         self.periods: dict[int, tuple[int, int]] = {}  # dimension -> period, remainder here
         self.blocks: set[int] = set()  # addresses that memset or memcpy wrote
         self.visited: set[int] = set()  # blocks
-        self.integer_data = False  # whether integer registers may hold state
 
     # ---- dimensions that the code takes remainders of
 

@@ -16,7 +16,7 @@ from math import prod
 
 from ..trace.ir import REALS
 from . import value as v
-from .conditions import CHOSEN, Conditions
+from .conditions import CHOSEN
 from .data import merged, select
 from .elf import Image
 from .error import Refusal
@@ -25,7 +25,7 @@ from .nodes import Node, Nodes
 from .operands import CALLEE_SAVED, NAMES, RAX, RSP
 from .program import EXIT, MOST_LOOPS, Block, Program, decode
 from .signature import INTEGERS, Signature
-from .state import RETURN, STACK, Stored
+from .state import RETURN, State, Stored
 from .x86 import compile_program
 
 # Instructions of one run: a start, and some for each point of the index space, up to a limit.
@@ -40,8 +40,7 @@ class Lifted:
 
     memory: dict[int, Stored]
     result: Node | None
-    conditions: Conditions
-    slots: int
+    conditions: State
     steps: int
 
 
@@ -212,7 +211,6 @@ def execute(
         if not machine.relearned:
             machine.check_return()
             result = returned(machine, signature)
-            slots = sum(1 for at in machine.stack if at < STACK)
-            return Lifted(machine.memory, result, machine, slots, steps + machine.steps)
+            return Lifted(machine.memory, result, machine, steps + machine.steps)
         steps += machine.steps
     raise Refusal("the loop counters do not settle", "counters that step evenly")

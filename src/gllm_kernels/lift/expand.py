@@ -157,7 +157,7 @@ def compare(
         name = f"{names[pointer - v.POINTER]}[{key[1]}]"
         if wanted[1] != index and key not in blocks:
             raise Refusal(f"{where}: {name} lies at another polynomial of the sizes")
-        if nodes.unordered(wanted[2]) is not nodes.unordered(node):
+        if not nodes.same(wanted[2], node):
             raise Refusal(f"{where}: {name} is computed by another formula than at other sizes, "
                           f"which is: {_formula(trace)}")
     if not _same_results(expander.result(), lifted.result, nodes):
@@ -168,7 +168,7 @@ def compare(
 def _same_results(wanted: Node | None, got: Node | None, nodes: Nodes) -> bool:
     if wanted is None or got is None:
         return wanted is got
-    return nodes.unordered(wanted) is nodes.unordered(got)
+    return nodes.same(wanted, got)
 
 
 def _formula(trace: OpTrace) -> str:

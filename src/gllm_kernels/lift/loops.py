@@ -135,7 +135,8 @@ class Loops(State):
             if frame.data.get(location) is not now:  # carried from round to round
                 self._set(location, CHOSEN)
         for location, now in integers.items():
-            self.integer_data |= v.has_opaque(whole(now))  # perhaps what the last round left
+            if v.has_opaque(whole(now)):  # perhaps what the last round left
+                self.held.add(location)
             before = frame.entry.get(location, MISSING)
             if before is MISSING:
                 frame.entry[location] = now

@@ -172,6 +172,10 @@ class Nodes:
             return self.make(Op.SELECT, (mask.args[0], zero, value))
         return self.make(Op.SELECT, (mask, value, zero))
 
+    def same(self, x: Node, y: Node) -> bool:
+        """Whether two formulas are one but for the order of operands and computed constants."""
+        return x is y or self.unordered(x) is self.unordered(y)
+
     def unordered(self, node: Node) -> Node:
         """One form for comparison only: operands of + and * in one order, constants computed."""
         found = self.sorted.get(node)

@@ -14,7 +14,7 @@ from . import value as v
 from .classes import Classes, Sizes
 from .engine import Lifted
 from .error import Refusal
-from .operands import GENERAL, VECTOR
+from .operands import VECTOR
 from .program import Program
 
 # Sizes at which the formula is read: 2 apart, so that n and n-1 are never both a dimension.
@@ -79,24 +79,23 @@ def small_sizes(classes: Classes) -> Iterator[Sizes]:
 
 
 def state_size(program: Program, lifted: Lifted) -> int:
-    """More elements than the code can remember: registers and stack slots.
+    """More elements than the code can remember: vector registers, and the integer registers and
+    stack slots that held data or what an earlier round left.
 
     A delay line of k floats looks like a constant until k + 1 elements have passed.
     """
-    general, vector = registers(program, len(program.inlined))
-    return 4 + vector + lifted.slots + (general if lifted.conditions.integer_data else 0)
+    return 4 + vectors(program, len(program.inlined)) + len(lifted.conditions.held)
 
 
 @cache
-def registers(program: Program, calls: int) -> tuple[int, int]:
-    """The number of integer and vector registers that occur in the function and its `calls`."""
-    used = {
+def vectors(program: Program, calls: int) -> int:
+    """The number of vector registers that occur in the function and its `calls`."""
+    return len({
         i.op_register(k)
         for i in program.instructions
         for k in range(i.op_count)
         if i.op_kind(k) == OpKind.REGISTER
-    }
-    return len({GENERAL[r][0] for r in used & GENERAL.keys()}), len(used & VECTOR.keys())
+    } & VECTOR.keys())  # fmt: skip
 
 
 def lag(trace: OpTrace) -> int:

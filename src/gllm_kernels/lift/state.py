@@ -46,6 +46,7 @@ class State(Conditions):
         self.stack: dict[int, tuple[int, object]] = {}
         self.memory: dict[int, Stored] = {}
         self.written: set[int] = set()  # of memory, since the last branch on data
+        self.held: set[int] = set()  # integer registers and slots that may carry state
         self._arguments(signature, sizes, periods)
 
     def _arguments(
@@ -224,7 +225,8 @@ class State(Conditions):
         )  # fmt: skip
 
     def write64(self, number: int, value: object) -> None:
-        self.integer_data |= value.__class__ is Node
+        if value.__class__ in DATA:
+            self.held.add(number)
         self.r[number] = v.signed(value, 64) if value.__class__ is int else value
 
     def write32(self, number: int, value: object) -> None:
@@ -234,12 +236,13 @@ class State(Conditions):
         elif value.__class__ is v.Poly:
             value = v.Low32(value)
         elif value.__class__ is Node:
-            self.integer_data = True
+            self.held.add(number)
             if value.kind in ("i64", "f64"):
                 value = data.as_data(self.nodes, value, 32)
         elif value.__class__ is Part:
             if value.width >= 32:
                 return self.write32(number, value.value)
+            self.held.add(number)
             value = Part(value.value, value.width, value.above)
         elif value.__class__ is not v.Low32:
             raise v.NotAnInteger
@@ -259,11 +262,14 @@ class State(Conditions):
             if old.__class__ is Part:
                 old = old.above if old.width <= width else joined(self.nodes, old, 32)
             self.r[number] = Part(value.value if value.__class__ is Part else value, width, old)
-        self.integer_data |= value.__class__ is Node
+        if value.__class__ in DATA:
+            self.held.add(number)
 
     def push(self, number: int) -> None:
         self.r[RSP] = v.sub(self.r[RSP], 8)
         self.stack[self.r[RSP]] = (8, self.r[number])
+        if self.r[number].__class__ in DATA:
+            self.held.add(self.r[RSP])
 
     def pop(self, number: int) -> None:
         """Back from the stack; where a store took the place, only rsp moves (`pop rax` frees it)."""
@@ -271,6 +277,8 @@ class State(Conditions):
         if top.__class__ is not int or top >= RETURN:
             raise Refusal("pop from a stack slot that was not pushed")
         width, value = self.stack.get(top, (0, None))
+        if value.__class__ in DATA:
+            self.held.add(number)
         self.r[number] = value if width == 8 else None
         self.r[RSP] = top + 8
 
@@ -357,6 +365,8 @@ class State(Conditions):
             value = Part(value, 8 * size)
         elif size == 4 and value.__class__ is v.Poly:
             value = v.Low32(value)
+        if value.__class__ in DATA:
+            self.held.add(address)
         self.stack[address] = (size, value)
 
     def before_call(self, tail: bool) -> None:
@@ -410,6 +420,7 @@ class State(Conditions):
         return plain.value, pointer, self.outside(index)
 
 
+DATA = (Node, Part)
 INTEGRAL = (int, v.Poly, v.Low32)
 
 
