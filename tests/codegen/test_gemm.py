@@ -21,6 +21,7 @@ from gllm_kernels.trace.affine import Affine
 from gllm_kernels.trace.ir import Op
 
 ISAS = (AVX2, AVX512)
+NEAR = 1 << 20
 
 
 def expected(trace, arguments):
@@ -29,10 +30,10 @@ def expected(trace, arguments):
     return args
 
 
-def check(form, isa, m, n, k):
+def check(form, isa, m, n, k, **changes):
     """All outputs, and every byte between their rows, as the trace says."""
     trace = products.trace_of(form)
-    kernel = gemm.generate(trace, isa, products.small(isa))
+    kernel = gemm.generate(trace, isa, replace(products.small(isa), **changes))
     args = products.operands(form, m, n, k)
     want = expected(trace, args)
     spec.check(kernel)
@@ -62,6 +63,15 @@ def test_edges_of_tiles_and_blocks(b, isa):
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name)
+@pytest.mark.parametrize("form", [f for f in products.FORMS if f.row and f.b == "n"], ids=str)
+def test_small_products_of_every_form(form, isa):
+    """One tile, and rows and columns that its last tile shares with the one before."""
+    mr, nr = products.small(isa).mr, products.small(isa).nr
+    for m, n, k in ((mr, nr, 3), (mr // 2 + 1, 2 * nr - 1, 5), (2 * mr + 1, nr + 1, 2)):
+        check(form, isa, m, n, k, near=NEAR)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name)
 @pytest.mark.parametrize("form", [Form(a, b, "residual") for a in "nt" for b in "nt"], ids=str)
 def test_nothing_to_do(form, isa):
     """k = 0 stores the epilogue of 0; m = 0 or n = 0 touches nothing."""
@@ -71,11 +81,11 @@ def test_nothing_to_do(form, isa):
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name)
 @pytest.mark.parametrize("form", [Form(b=b, heads=h) for b in "nt" for h in products.HEADS], ids=str)
-@pytest.mark.parametrize("m", (1, 2, 9))
-def test_units_may_be_split_anywhere(form, isa, m):
+@pytest.mark.parametrize("m, near", ((1, 0), (2, 0), (9, 0), (9, NEAR)))
+def test_units_may_be_split_anywhere(form, isa, m, near):
     """Any ranges of units give the bits of one call, in every path."""
     trace = products.trace_of(form)
-    kernel = gemm.generate(trace, isa, products.small(isa))
+    kernel = gemm.generate(trace, isa, replace(products.small(isa), near=near))
     whole = products.operands(form, m, 45, 37)
     parts = {n: v.copy() if isinstance(v, np.ndarray) else v for n, v in whole.items()}
     interp.run(kernel, whole)
@@ -90,7 +100,8 @@ def test_units_may_be_split_anywhere(form, isa, m):
 def test_block_sizes_do_not_change_a_bit(isa):
     form = Form(epilogue="scale_mask")
     trace, results = products.trace_of(form), []
-    for params in (products.small(isa), default_params(isa), replace(products.small(isa), kc=32, few=0)):
+    tuned = products.small(isa)
+    for params in (tuned, default_params(isa), replace(tuned, kc=32, few=0), replace(tuned, near=NEAR)):
         args = products.operands(form, 11, 40, 70)
         interp.run(gemm.generate(trace, isa, params), args)
         results.append(args["c"].view(np.uint32))

@@ -11,7 +11,7 @@ import products
 import pytest
 from products import Form
 
-from gllm_kernels.codegen import dots, gemm, micro, packed, sweep
+from gllm_kernels.codegen import dots, gemm, micro, packed, small, sweep
 from gllm_kernels.codegen.assemble import compile_kernel
 from gllm_kernels.codegen.isa.avx2 import AVX2
 from gllm_kernels.codegen.isa.avx512 import AVX512
@@ -50,6 +50,31 @@ def test_edges_of_tiles_and_blocks(b, isa):
     for k in (1, 15, 16, 17, 31, 32, 70):
         for m in (1, 5):
             machine.agree(kernel, isa, products.operands(form, m, 11, k), code=code)
+
+
+@HOST
+@pytest.mark.parametrize("form", [f for f in products.FORMS if f.row and f.b == "n"], ids=str)
+def test_small_products(form, isa):
+    """Every height of a tile, and last tiles that begin inside the one before."""
+    kernel, mr, nr = kernel_of(form, isa, near=1 << 20), products.small(isa).mr, products.small(isa).nr
+    code = compile_kernel(kernel, isa)
+    for m in (*range(mr // 2, mr + 2), 2 * mr + 3):
+        machine.agree(kernel, isa, products.operands(form, m, nr, 3), code=code)
+    for n, k in ((nr - 1, 4), (nr + 1, 0), (2 * nr + 5, 1), (3 * nr, 19)):
+        machine.agree(kernel, isa, products.operands(form, mr + 1, n, k), code=code)
+
+
+@EVERY
+def test_tiles_of_small_products_are_fmas_and_loads(isa):
+    """Per term nr/lanes loads and prefetches, a broadcast for each row, a step for four rows of A."""
+    params = default_params(isa)
+    for height in range(small.low_height(params), params.mr + 1):
+        loop = next(s for s in compile_kernel(small.tile(isa, params.nr, height), isa).loop_stats()
+                    if s.name == "k")
+        vectors, lines = params.nr // isa.lanes, -(-4 * params.nr // 64)
+        assert (loop.fmas, loop.loads) == (height * vectors, height + vectors + lines)
+        assert loop.instructions == loop.fmas + loop.loads + -(-height // 4) + 4
+        assert (loop.moves, loop.spills, loop.stores) == (0, 0, 0)
 
 
 @HOST

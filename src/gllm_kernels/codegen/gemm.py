@@ -1,5 +1,6 @@
 """Matrix products: c[h, i, j] = f(sum[r<k](a[h, i, r] * b[h, r, j])) for some of the tiles of c.
 
+    B is near, its rows contiguous: A and B are read as they lie             small.small
     one row (contiguous): B streams past                                     gemv.stream
     some rows, B's terms contiguous: B is read as it lies, lanes along r     dots.dots
     some rows, B's rows contiguous: B is read as it lies, lanes along j      sweep.swept
@@ -32,6 +33,7 @@ from .packed import layout_of, packed, packed_routine
 from .pairs import PAIRS
 from .rewrite import contract
 from .site import Site, epilogue, sites
+from .small import is_small, may_be_small, small_bytes, small_routine
 from .sweep import offsets_of, swept, swept_routine
 from .tuning import TuningParams
 from .work import TILE, WORK, block
@@ -46,11 +48,12 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
     build = begin(product.trace, isa)
     with sites(build, product, isa, params) as site:
         _fill(site)
-        for below, above, driver in drivers(product, isa, params):
-            with _between(site, below, above):
-                if driver.make in (packed, swept):
-                    _fill_packing(site, params, driver.make is packed and _paired(product, params))
-                build.call(build.code(driver), block(build, "work"), site.lo, site.hi)
+        with _unless_small(site, params):
+            for below, above, driver in drivers(product, isa, params):
+                with _between(site, below, above):
+                    if driver.make in (packed, swept):
+                        _fill_packing(site, params, driver.make is packed and _paired(product, params))
+                    build.call(build.code(driver), block(build, "work"), site.lo, site.hi)
     return build.build(product.units, GRAIN, "element of the product",
                        scratch_bytes(product, isa, params))
 
@@ -76,6 +79,20 @@ def drivers(product: Contraction, isa: Isa,
 
 
 @contextmanager
+def _unless_small(site: Site, params: TuningParams) -> Iterator[None]:
+    """Calls the driver of small products, or runs the body."""
+    b, product = site.build, site.product
+    if not may_be_small(product, params):
+        yield
+        return
+    small = is_small(site, params)
+    with b.when_less(0, small):
+        b.call(b.code(small_routine(site.isa, params)), block(b, "work"), site.lo, site.hi)
+    with b.when_less(small, 1):
+        yield
+
+
+@contextmanager
 def _between(site: Site, below: int, above: int | None) -> Iterator[None]:
     """below < m <= above, as far as m is not known."""
     b, m = site.build, site.product.m.constant
@@ -94,7 +111,7 @@ def scratch_bytes(product: Contraction, isa: Isa, params: TuningParams) -> Affin
     needs = {stream: stream_bytes(product.b.along, isa), swept: offsets_of(isa, params)[-1],
              packed: layout_of(isa, params).total}
     made = {driver.make for _, _, driver in drivers(product, isa, params)}
-    total = Affine.const(max((needs[make] for make in made if make in needs), default=0))
+    total = Affine.const(max([small_bytes(params), *(needs[make] for make in made if make in needs)]))
     return total + (dots_bytes(isa, params.few, product.k) if dots in made else Affine())
 
 

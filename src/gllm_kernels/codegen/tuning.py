@@ -4,7 +4,8 @@
     for `ahead` bytes before the tile reads it; so many `heights` of tiles, the tallest ones, divide
     rows evenly; `terms` products per sum in a round of the k loop
     up to `few` rows a B of contiguous terms is not packed, up to `swept` rows one of contiguous
-    columns; `prepacked`: B is given as panels; `pairs`: two bf16 terms share a lane (VDPBF16PS)
+    columns, unless it has so few elements that it is `near`; `prepacked`: B is given as panels;
+    `pairs`: two bf16 terms share a lane (VDPBF16PS)
     threads share what is packed in tiles of `share` rows and columns
     `unroll` vectors per round of a row loop
 
@@ -37,6 +38,7 @@ class TuningParams:
     few: int = 64
     swept: int = 112
     share: int = 512
+    near: int = 5 << 16
     terms: int = 1
     heights: int = 2
     prepacked: bool = False

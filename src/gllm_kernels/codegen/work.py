@@ -1,6 +1,6 @@
 """What the routines of a matrix product tell each other: blocks of 8-byte slots in scratch.
 
-    product kernel  --WORK-->  driver  --PACK, TILES, MICRO, SWEEP, DOTS-->  routines
+    product kernel  --WORK-->  driver  --PACK, TILES, MICRO, SMALL, SWEEP, DOTS-->  routines
                                        --TILE-->  epilogue
 
 A driver knows neither the trace nor the types: it is compiled once for every product of a process.
@@ -29,6 +29,7 @@ MICRO = ("a", "b", "depth", "source", "source_pitch", "target", "target_pitch", 
 TILES = ("c", "c_line", "c_size", "direct", "args", "tile", "epilogue", "height", "micro", "kept",
          "row", "rows", "column", "columns", "depth", "inside", "begun", "more",
          "b_panels", "b_pitch")
+SMALL = ("a", "a_line", "a_depth", "b", "b_depth", "depth", "target", "pitch")
 SWEEP = ("a", "b", "b_step", "columns", "sums")
 DOTS = ("tiles", "x", "x_next", "w", "w_line", "depth", "source", "source_next", "kept", "last",
         "target", "ahead", "odd")
@@ -44,8 +45,9 @@ ROWS = ("states", "above")
 
 MOST_BATCH = 8  # axes of a batch
 BLOCKS = {"work": len(WORK), "pack": len(PACK), "tiles": len(TILES), "micro": len(MICRO),
-          "sweep": len(SWEEP), "dots": len(DOTS), "tile": len(TILE) + MOST_BATCH + 2,
-          "attend": len(ATTEND), "scores": len(SCORES) + MOST_BATCH}
+          "small": len(SMALL), "sweep": len(SWEEP), "dots": len(DOTS),
+          "tile": len(TILE) + MOST_BATCH + 2, "attend": len(ATTEND),
+          "scores": len(SCORES) + MOST_BATCH}
 HEAD = 64 * sum(-(-slots // 8) for slots in BLOCKS.values())  # bytes at the start of scratch
 Slots = Mapping[str, Value]
 
