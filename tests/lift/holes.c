@@ -244,3 +244,16 @@ void d_bits(const int32_t *x, int32_t *out, size_t n) { uint32_t s = 0; EACH(i, 
 void d_counter(const float *x, float *out, size_t n) { uint64_t s = 1; EACH(i, n) { out[i] = s >> 40 & 1 ? 0.0f : x[i]; s <<= 1; } }
 // reject: a byte counter stored by a size
 void d_store(int32_t *out, size_t n) { uint8_t c = 0; EACH(i, n) out[i] = c++; }
+
+/* ---- where a constant lies is no number: another one in every process */
+static const float placed[4] = {1, 2, 3, 4};
+// reject: bits of the address of a table
+void place_bits(const float *x, float *out, size_t n) { float s = (float)((uintptr_t)placed >> 4 & 255); EACH(i, n) out[i] = x[i] * s; }
+// reject: the address as a float
+void place_number(const float *x, float *out, size_t n) { float s = (float)(uintptr_t)placed; EACH(i, n) out[i] = x[i] * s; }
+// reject: code chosen by the address
+void place_chosen(const float *x, float *out, size_t n) { int k = (uintptr_t)placed >> 20 > 1000; EACH(i, n) out[i] = k ? x[i] : -x[i]; }
+// reject: its bits as those of a float
+void place_float(const float *x, float *out, size_t n) { union { uint32_t u; float f; } t = {(uint32_t)(uintptr_t)placed}; EACH(i, n) out[i] = x[i] + t.f; }
+// reject: written out
+void place_written(uint64_t *out, size_t n) { EACH(i, n) out[i] = (uintptr_t)placed + i; }

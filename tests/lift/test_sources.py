@@ -99,6 +99,20 @@ def test_what_cannot_be_lifted_is_named(source, declaration, message):
         lift(source, declaration)
 
 
+@needs_compiler
+@pytest.mark.parametrize("model", ["-mcmodel=small", "-mcmodel=large"])
+def test_an_address_that_the_linker_fills_in_is_no_number(tmp_path, model):
+    """The object holds zeros in its place."""
+    text = """#include <stdint.h>
+    extern const float table[];
+    float f(float x) { return x * (float)(int)(uintptr_t)table; }"""
+    path = tmp_path / "f.o"
+    command = [COMPILER, "-O1", "-fno-pic", model, "-w", "-c", "-x", "c", "-", "-o", str(path)]
+    subprocess.run(command, input=text, text=True, check=True)
+    with pytest.raises(LiftError, match="no instruction can be decoded.*(.|\n)*with -fPIC"):
+        lift(path, "float f(float x)")
+
+
 def test_damaged_objects_are_read_or_refused(tmp_path):
     """Cut anywhere, or with wrong bytes in its header and tables: an image or a LiftError."""
     seed = int(os.environ.get("GLLM_TEST_SEED", "7"))

@@ -129,7 +129,7 @@ def _store(m: Machine, address: v.Int, size: int, value: object) -> None:
 def _element(m: Machine, register: int) -> int:
     """Bytes of an element of the array that an address register points into."""
     address = m.read64(register)
-    pointers = [x for x in v.atoms_of(address) if v.POINTER <= x < v.COUNTER]
+    pointers = [x for x in v.atoms_of(address) if v.POINTER <= x < v.LOADED]
     if not pointers:
         raise Refusal(f"{NAMES[register]} is not the address of an element of an argument")
     return ELEMENTS.get(m.names[pointers[0]].ctype, (4,))[0]

@@ -65,7 +65,10 @@ class Image:
     origin: int = 0  # where its code lies here, less where the file says
 
     def read(self, address: int, size: int) -> bytes:
-        """Up to `size` bytes at `address`; fewer at the end of a region, none outside."""
+        """Up to `size` bytes at `address`; fewer at the end of a region and before an address that
+        the linker fills in, none outside."""
+        if self.relocatable:
+            size = next((k for k in range(size) if address + k in self.patched), size)
         for region in self.regions:
             offset = address - region.base
             if 0 <= offset < len(region.data):
@@ -245,7 +248,8 @@ class LiveImage(Image):
     def constant(self, address: int, size: int) -> bytes | None:
         for low, high, writable, _ in self.maps:
             if low <= address <= high - size:
-                return None if writable else ctypes.string_at(address, size)
+                half = size < 8 and self.read(int.from_bytes(self.read(address & -8, 8), "little"), 1)
+                return None if writable or half else ctypes.string_at(address, size)
         return None
 
     def callee(self, address: int) -> str | None:

@@ -25,6 +25,9 @@ POINTER_GAP = 40  # buffers are 2^40 bytes apart: no two overlap
 INTEGER_ARGUMENTS = (7, 6, 2, 1, 8, 9)  # rdi rsi rdx rcx r8 r9 (System V ABI, 3.2.3)
 
 
+CODE = Argument("the code and its constants", "pointer", "")
+
+
 class Saved:
     """The value a register held on entry; it may be pushed and popped only."""
 
@@ -55,7 +58,7 @@ class State(Conditions):
         """Place the arguments as the System V ABI does."""
         self.entry = self.r[:]
         self.r[RSP] = RETURN
-        self.atoms, self.names, self.readonly = {}, {}, set()
+        self.atoms, self.names, self.readonly = {v.LOADED: 0}, {v.LOADED: CODE}, set()
         integers = floats = 0
         for number, arg in enumerate(signature.arguments):
             if arg.kind == "scalar":
@@ -285,7 +288,7 @@ class State(Conditions):
     def registers(self) -> str:
         """The integer registers, for an error message."""
         held = [
-            f"{NAMES[k]} = {self.text(whole(a))}"
+            f"{NAMES[k]} = {self.text(v.unloaded(whole(a)))}"
             for k, a in enumerate(self.r)
             if a.__class__ in INTEGRAL and k != RSP
         ]
@@ -294,6 +297,7 @@ class State(Conditions):
     # ---- memory
 
     def load(self, address: v.Int, size: int) -> object:
+        address = v.unloaded(address)
         if address.__class__ is int:
             return self._load_fixed(address, size)
         place, pointer, index = self.element(address, size)
@@ -315,7 +319,7 @@ class State(Conditions):
                 raise Refusal("a load from the stack of the caller", "arguments and constants only")
             if data is None:
                 raise Refusal("a load from a global variable", "arguments and constants only")
-            return int.from_bytes(data, "little")
+            return self.placed(int.from_bytes(data, "little"), size)
         width, value = self.stack.get(address, (0, None))
         if value.__class__ is Chosen or width < size:
             raise Refusal(
@@ -330,7 +334,13 @@ class State(Conditions):
             raise Refusal("a part of a stack slot is read")
         return value
 
+    def placed(self, value: int, size: int = 8) -> v.Int:
+        """A constant, or the address in the image that it is."""
+        far = size == 8 and value >> 16 > 0  # nothing lies at the addresses of small numbers
+        return v.loaded(value) if far and self.image.read(value, 1) else value
+
     def store(self, address: v.Int, size: int, value: object) -> None:
+        address = v.unloaded(address)
         if address.__class__ is int:
             self._store_fixed(address, size, value)
             return

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from math import isqrt
 
 POINTER = 1 << 20  # dimensions are 0, 1, 2, ...; pointers POINTER + k
+LOADED = 1 << 39  # a pointer too: how far the code and its constants are moved in memory
 COUNTER = 1 << 40  # COUNTER + loop << 24 | round
 OPAQUE = 1 << 60
 ROUNDS = 24
@@ -69,6 +70,16 @@ class NotAnInteger(Exception):
 
 def atom(number: int, value: int) -> Poly:
     return Poly({(number,): 1}, value)
+
+
+def loaded(address: int) -> Poly:
+    """An address in the code or its constants: a number that is another one in every process."""
+    return Poly({(LOADED,): 1, ONE: address}, address)
+
+
+def unloaded(a: Int) -> Int:
+    """An address in the code or its constants as the image has it; any other as it is."""
+    return sub(a, atom(LOADED, 0)) if a.__class__ is Poly and (LOADED,) in a.terms else a
 
 
 def counter(loop: int, round_: int) -> int:

@@ -86,7 +86,8 @@ def _unsupported(i: Instruction) -> Step:
         if not i:
             raise Refusal(
                 f"no instruction can be decoded at {i.ip:#x}", "machine code of x86-64",
-                "give the whole function from its first byte to its return",
+                "give the whole function from its first byte to its return; compile an object "
+                "with -fPIC: addresses that the linker fills in are not known",
             )  # fmt: skip
         if packed or any(r in WIDE for r in registers):
             raise Refusal(f"instruction {text} works on several elements: vectorised code", *SCALAR)
@@ -160,10 +161,10 @@ def _callee(i: Instruction, image: Image) -> Callable[[Machine], object]:
             function = Function(name)
             return lambda m: function
         address = address_of(i)
-        return lambda m: m.load(address(m), 8)
+        return lambda m: v.unloaded(m.load(address(m), 8))
     if i.op_kind(0) == OpKind.REGISTER:
         number = general(i.op_register(0))[0]
-        return lambda m: m.defined(number)
+        return lambda m: v.unloaded(m.defined(number))
     fixed = i.near_branch_target
     return lambda m: fixed
 
@@ -187,7 +188,7 @@ def _mov(i: Instruction) -> Step:
         address, size = address_of(i), width // 8
         return lambda m: write(m, m.load(address(m), size))
     constant = v.signed(i.immediate(1), width)
-    return lambda m: write(m, constant)
+    return lambda m: write(m, m.placed(constant, width // 8))
 
 
 @row("lea")
@@ -197,6 +198,9 @@ def _lea(i: Instruction) -> Step:
     used = [(GENERAL[r][0], times) for r, times in
             ((i.memory_base, 1), (i.memory_index, i.memory_index_scale)) if r in GENERAL]
     disp = v.signed(i.memory_displacement, 64)
+    if i.is_ip_rel_memory_operand:
+        place = v.loaded(i.ip_rel_memory_address)
+        return lambda m: write(m, place)
 
     def step(m: Machine) -> None:
         if not any(m.holds_data(k) for k, _ in used):
