@@ -114,6 +114,19 @@ def test_rows_and_scales_in_a_graph(isa, operator):
     assert np.abs(got - x).max() <= 0.51 * np.abs(x).max() / 127
 
 
+DOUBLE_EXP = ("#include <math.h>\n#include <stddef.h>\nvoid dexp(const double *x, double *o, size_t n)"
+              " { for (size_t i = 0; i < n; i++) o[i] = exp(x[i]); }",
+              "void dexp(const double *x, double *o, size_t n)")
+
+
+def test_what_has_no_vector_code_is_refused_when_it_is_registered():
+    with pytest.raises(UnsupportedOpError, match=r"dexp: no vector code for exp of f64.*expf.*GLLM_ISA=scalar"):
+        gk.compile_c(*DOUBLE_EXP)
+    with gk.config(isa="scalar"):
+        x = np.linspace(-2, 2, 9)
+        assert np.allclose(gk.compile_c(*DOUBLE_EXP)(x), np.exp(x), rtol=1e-15)
+
+
 def test_a_double_scalar_is_refused_with_what_to_write():
     op = gk.compile_c("#include <stddef.h>\nvoid scaled(const double *x, double *o, double s, size_t n)"
                       " { for (size_t i = 0; i < n; i++) o[i] = x[i] * s; }",

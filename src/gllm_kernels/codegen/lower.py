@@ -60,6 +60,13 @@ def operation_of(trace: OpTrace, value: int) -> Callable[..., Lanes]:
     return OPERATIONS[node.op, kind]
 
 
+def check_operations(trace: OpTrace) -> None:
+    """UnsupportedOpError for the first value that no vector code computes."""
+    for value, node in enumerate(trace.body):
+        if node.op not in LEAVES:
+            operation_of(trace, value)
+
+
 @contextmanager
 def origin(builder: KernelBuilder, text: str) -> Iterator[None]:
     """What is emitted inside carries `text` in listings."""
@@ -496,4 +503,4 @@ for _op, _mode in ROUNDED.items():
 FUSED = {(Op.FMA, "f32"): OPERATIONS[Op.FMA, "f32"], (Op.FMA, "f64"): OPERATIONS[Op.FMA, "f64"],
          (Op.NEG, "f32"): _plain(K.VFNMA)}
 REMEDIES = {"f64": "in double there are + - * /, sqrt, fma, rounding, comparisons, min and max; "
-                   "write this part in float"}
+                   "write this part in float (expf, not exp), or run with GLLM_ISA=scalar"}

@@ -16,6 +16,8 @@ from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from pathlib import Path
 from types import FunctionType, ModuleType
 
+from ..codegen.isa.detect import current_isa
+from ..codegen.lower import check_operations
 from ..errors import CompileError, LiftError, ShapeError, UnsupportedOpError
 from ..graph.registry import register_operator, traced_operator
 from ..lift.signature import Signature, parse
@@ -40,7 +42,7 @@ def register(source: object, declaration: str, **defaults: float) -> Op:
 
     `source` is the path of a .so or .o, a ctypes function, a numba cfunc, machine code as bytes,
     or (bytes, their address); `defaults` are of scalars: eps=1e-5. LiftError when the function
-    cannot be expressed as a trace.
+    cannot be expressed as a trace, UnsupportedOpError when it has no code for the ISA in force.
     """
     from ..lift.lifter import lift, subject_of
 
@@ -48,6 +50,8 @@ def register(source: object, declaration: str, **defaults: float) -> Op:
     check_names(signature, defaults)
     trace = lift(source, declaration)
     check_used(trace)
+    if current_isa():
+        check_operations(trace)
     address, owner = subject_of(source, signature).address()
     _alive.append(owner)
     formula = render(trace).splitlines()[1].strip()
