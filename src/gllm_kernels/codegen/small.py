@@ -11,6 +11,8 @@ whole tile. The sum of an element runs over r in ascending order in one accumula
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from ..trace.affine import Affine
 from .access import integer, storage_of
 from .contraction import Contraction
@@ -76,7 +78,7 @@ def _code(b: KernelBuilder, isa: Isa, params: TuningParams, height: Value) -> Va
     low = low_height(params)
     codes = [b.code(tile_routine(isa, params, h)) for h in range(low, params.mr + 1)]
     code = codes[0]
-    for at, (before, this) in enumerate(zip(codes, codes[1:], strict=False)):
+    for at, (before, this) in enumerate(pairwise(codes)):
         code = code + (this - before) * bounded(b, height - (low + at), 0, 1)
     return code
 

@@ -77,9 +77,10 @@ class Op:
         """The result where every array is plain, else NotImplemented."""
         settings = current()
         where = (settings.isa, settings.threads)
-        if where not in self.plain:
-            self.plain[where] = plain_call(self.operator, self.layer())
-        result = self.plain[where](arrays, out, named)
+        plain = self.plain.get(where)
+        if plain is None:
+            plain = self.plain[where] = plain_call(self.operator, self.layer())
+        result = plain(arrays, out, named)
         if result is NotImplemented and self.stored:
             return self.stored.get(_stored_key(arrays, out), refuse)(arrays, out, named)
         return result

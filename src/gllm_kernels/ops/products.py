@@ -32,15 +32,17 @@ def gemm(a: Array, b: Array | PackedB, bias: Array | None = None, epilogue: Epil
          out: Array | None = None) -> Array:
     """c[i,j] = epilogue(sum[p<k](a[i,p] * b[p,j]) + bias[j]), the epilogue in registers.
 
-    a: (..., m, k), b: (k, n), perhaps packed by `pack_b`, bias: (n,); c: (..., m, n). `epilogue` names one elementwise
-    operator of one array ("silu", or an Op from `register`), or several in order. A one-row `a` of
-    shape (k,) gives (n,). Raises ShapeError for wrong shapes, dtypes or epilogues.
+    a: (..., m, k), b: (k, n), perhaps packed by `pack_b`, bias: (n,); c: (..., m, n). `epilogue`
+    names one elementwise operator of one array ("silu", or an Op from `register`), or several in
+    order. A one-row `a` of shape (k,) gives (n,). Raises ShapeError for wrong shapes, dtypes or epilogues.
     """
     if isinstance(b, PackedB):
         b.check()
         b = b if b.params else b.panels
     if bias is None and epilogue is None and not isinstance(b, PackedB):
-        return Op.named("gemm")(a, b, out=out)
+        op = Op.named("gemm")
+        result = op.short((a, b), out, {})
+        return op(a, b, out=out) if result is NotImplemented else result
     names = tuple(e.name if isinstance(e, Op) else e for e in _listed(epilogue))
     if bias is None:
         return _fused("gemm", names, (a, b), out)
