@@ -83,6 +83,13 @@ def exp2(b: KernelBuilder, x: Value) -> Value:
     return b.emit(K.VSCALEF, horner(b, x - n, (1.0, *EXP2)), n)
 
 
+def exp_below(b: KernelBuilder, x: Value) -> Value:
+    """exp(x) for x <= 0: 2^(x*log2(e)), whose product is rounded. Relative error (1 + |x|)*2^-23."""
+    x = b.emit(K.VMAX, b.const(EXP2_LOWEST), x * LOG2E)
+    n = b.emit(K.VROUND, x)
+    return b.emit(K.VSCALEF, horner(b, x - n, (1.0, *EXP2)), n)
+
+
 def expm1(b: KernelBuilder, x: Value) -> Value:
     """2 * (2^(n-1)*(exp(r) - 1) + 2^(n-1) - 1/2), and x itself when it is small.
 

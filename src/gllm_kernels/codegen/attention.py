@@ -23,24 +23,24 @@ from itertools import accumulate
 from ..trace.affine import Affine
 from ..trace.ir import OpTrace
 from .access import Env, integer
-from .approx import exp
+from .approx import exp_below
 from .decode import decode_bytes, decode_routine, decodes, range_, reader
 from .elementwise import check_in_place
 from .frame import begin
-from .heads import LOWEST, Heads, heads_of, seen, without_keys
+from .heads import LOWEST, Heads, heads_of, row_of, seen, shifted, without_keys
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
 from .lower import lower
 from .micro import micro_routine
-from .pack import LINE, padded, packing_of, pitch
+from .pack import LINE, packing_of, pitch
 from .site import Site, epilogue, row_sites
 from .tuning import TuningParams
 from .work import (
-    ATTEND, HEAD, MICRO, PACK, SCORES, TILE, block, call, finished, routine_builder,
+    ATTEND, HEAD, MICRO, PACK, SCORES, TILE, block, bounded, call, finished, routine_builder,
     tile_slot,
 )
 
-PANELS = 8  # of queries that share what is packed of K and V
+PANELS = 16  # of queries that share what is packed of K and V
 KEYS = 126  # of a block: whole panels of 6, 14, and within 16 KB for a panel of 32 queries
 GRAIN = 8  # rows; heads that share keys and values, when there is one row of each
 SEARCHES = ("finder", "range")  # for keys that something hides
@@ -114,7 +114,7 @@ def areas(isa: Isa, params: TuningParams, depth: Affine | Value,
              state_pitch(isa, params, width) * PANELS,
              ((depth + 8) * (4 * mr) + 4 * lanes) * (KEYS // mr + 1) + spare_rows,
              (width + tall) * (4 * (KEYS + 8) + 4 * lanes // tall) + spare_rows,
-             4 * nr * KEYS, width * (4 * nr) + spare_rows, 8 * PANELS)
+             4 * nr * KEYS, width * (4 * nr) + spare_rows, 16 * PANELS)
     return list(accumulate(sizes, lambda at, size: at + size, initial=depth * 0 + HEAD))
 
 
@@ -211,24 +211,31 @@ def _block(d: Driver, rows: tuple[Value, Value], keys: tuple[Value, Value]) -> N
         d.pack("k", "k", d.params.mr, d.arg("k") + key * d.arg("k_line"), used, d.arg("depth"))
         d.pack("v", "v", high(d.isa), d.arg("v") + key * d.arg("v_depth"), d.arg("width"), used)
         with b.loop(0, panels, 1, d.at["q"], d.at["state"], name="panels") as panel:
-            own = b.emit(K.ILOAD, d.at["seen"], panel.iv, imm=Mem(8)) if d.masked else used
-            with b.when_less(0, own):
-                row = panel.iv * d.params.nr
-                slots = {"row": first + row, "rows": count - row, "key": key, "keys": own}
-                _panel(d, *panel.phis, slots, used)
+            row = panel.iv * d.params.nr
+            slots = {"row": first + row, "rows": count - row, "key": key, "keys": used,
+                     "plain": b.int(1)}
+            for number, slot in enumerate(("keys", "plain") if d.masked else ()):
+                slots[slot] = b.emit(K.ILOAD, d.at["seen"], panel.iv * 2, imm=Mem(8, 8 * number))
+            whole = bounded(b, slots["rows"] - (d.params.nr - 1), 0, 1)
+            with b.when_less(0, slots["keys"]):
+                _panel(d, *panel.phis, slots | {"plain": slots["plain"] * whole}, used)
             panel.yields(panel.phis[0] + pitch(d.arg("depth"), d.params.nr, b.lanes),
                          panel.phis[1] + state_pitch(d.isa, d.params, d.arg("width")))
 
 
 def _seen(d: Driver, rows: tuple[Value, Value], keys: tuple[Value, Value]) -> Value:
     """How many keys, up to the last that it sees, each panel needs; the most of them."""
-    b, (first, count), (key, most) = d.build, rows, keys
+    b, (first, count), (key, most), nr = d.build, rows, keys, d.params.nr
     with b.loop(0, _panels(d, count), 1, b.int(0), name="finder") as panel:
-        row = panel.iv * d.params.nr
-        d.ask("finder", {"row": first + row, "rows": count - row, "key": key, "keys": most})
-        own = b.emit(K.ILOAD, d.arg("own"), b.int(0), imm=Mem(1, 8 * SCORES.index("seen")))
-        b.emit(K.ISTORE, d.at["seen"], panel.iv, own, imm=Mem(8))
-        panel.yields(b.emit(K.IMAX, panel.phis[0], own))
+        row = panel.iv * nr
+        d.ask("finder", {"row": first + row, "key": key, "keys": most,
+                         "rows": b.emit(K.IMIN, count - row, b.int(nr))})
+        last, other = (b.emit(K.ILOAD32, d.arg("own"), b.int(0), imm=Mem(1, 8 * SCORES.index(slot)))
+                       for slot in ("last", "other"))
+        last = b.emit(K.IMIN, last, most)
+        for number, value in enumerate((last, b.int(1) - other)):
+            b.emit(K.ISTORE, d.at["seen"], panel.iv * 2, value, imm=Mem(8, 8 * number))
+        panel.yields(b.emit(K.IMAX, panel.phis[0], last))
     return panel.results[0]
 
 
@@ -284,13 +291,17 @@ class Panel:
     def vectors(self) -> range:
         return range(2)
 
-    def env(self, key: Value, v: int, product: Value | None = None) -> Env:
-        """Where key `key` of the block meets vector v of the queries."""
+    def env(self, key: Value, v: int, product: Value, plain: bool) -> Env:
+        """Where key `key` of the block meets vector v of the queries; all of it `plain`: every query
+        exists, and what could hide a key is 0."""
         outer, found, b = self.heads.outer, self.heads.found, self.build
         binders = {binder: self.slots[binder] for binder, _ in outer.batch}
         binders |= {outer.row: self.slots["row"], found.key: self.slots["key"] + key}
-        values = {} if product is None else {found.product: product}
-        return Env(binders, outer.row, v * b.lanes, self.slots["rows"] - v * b.lanes, values)
+        values = {found.product: product}
+        if plain:
+            values |= dict.fromkeys(found.hides, b.const(0.0))
+        count = None if plain else self.slots["rows"] - v * b.lanes
+        return Env(binders, outer.row, v * b.lanes, count, values)
 
 
 def panel_of(heads: Heads, isa: Isa, name: str) -> Panel:
@@ -301,45 +312,61 @@ def panel_of(heads: Heads, isa: Isa, name: str) -> Panel:
 
 
 def finder(heads: Heads, isa: Isa) -> Kernel:
-    """seen = how many keys there are up to the last that any of the queries sees."""
+    """last: how many keys there are up to the last that any of the queries sees; other: 1 where
+    something but 0 is added to a score. One row tells it of all that are its copies, shifted."""
     p = panel_of(heads, isa, "finder")
-    b = p.build
-    with b.loop(0, p.slots["keys"], 1, b.int(0), name="finder") as key:
-        last = key.phis[0]
-        for v in p.vectors:
-            any_ = seen(b, heads, p.env(key.iv, v))
-            last = b.emit(K.IMAX, last, any_ * (key.iv + 1))
-        key.yields(last)
-    b.emit(K.ISTORE, b.emit(K.SCRATCH), b.int(0), key.results[0],
-           imm=Mem(1, 8 * SCORES.index("seen")))
+    b, slots, (same, slides) = p.build, p.slots, shifted(heads)
+    rows, first, keys = slots["rows"], slots["row"], slots["keys"]
+    if slides and not same:
+        first, keys = first + rows - 1, keys + rows - 1
+    none = b.bits(0)
+    with b.loop(0, 1 if same or slides else rows, 1, none, none, name="finder rows") as row:
+        env = row_of(b, heads, slots, first + row.iv, heads.found.hides)
+        with b.loop(0, keys, b.lanes, *row.phis, name="finder") as key:
+            here = env.at({heads.found.key: slots["key"] + key.iv}, count=keys - key.iv)
+            lanes = seen(b, heads, here)
+            number = b.emit(K.VIADD, b.emit(K.VLANES), b.emit(K.SPLAT, key.iv + 1))
+            other = key.phis[1]
+            for position in heads.found.hides:
+                value = b.emit(K.SELECT, b.emit(K.FIRST, here.count), here.values[position], none)
+                other = b.emit(K.VOR, other, b.emit(K.VSHL, value, imm=1))  # -0 is 0
+            key.yields(b.emit(K.VIMAX, key.phis[0], b.emit(K.SELECT, lanes, number, none)), other)
+        row.yields(*key.results)
+    last = b.emit(K.VF2I, b.emit(K.HMAX, b.emit(K.VI2F, row.results[0])))
+    zero = b.emit(K.VIEQ, row.results[1], none)
+    other = b.emit(K.VF2I, b.emit(K.HMAX, b.emit(K.SELECT, zero, none, b.const(1.0))))
+    for slot, value in (("last", last), ("other", other)):
+        b.emit(K.STORE1, b.emit(K.SCRATCH), b.int(0), value, imm=Mem(1, 8 * SCORES.index(slot)))
     return b.build(Affine.const(1), 1, "call")
 
 
 def scores(heads: Heads, isa: Isa) -> Kernel:
     """Sums become weights in place; m, l and o follow."""
     p = panel_of(heads, isa, "scores")
-    b, found, zero = p.build, heads.found, p.build.int(0)
+    b, zero, keys = p.build, p.build.int(0), p.slots["keys"]
     sums, state, row = p.slots["sums"], p.slots["state"], 4 * b.lanes * len(p.vectors)
     places = [4 * b.lanes * v for v in p.vectors]
     before = [b.load(state, zero, disp=place) for place in places]
-    with b.loop(0, p.slots["keys"], 1, sums, *before, name="scores") as key:
-        at, *most = key.phis
-        for v, place in enumerate(places):
-            env = p.env(key.iv, v, b.load(at, zero, disp=place))
-            score = lower(b, heads.outer.trace, found.score, env)
-            b.store(at, zero, score, disp=place)
-            most[v] = b.emit(K.VMAX, score, most[v])  # passes over NaN, which exp finds again
-        key.yields(at + row, *most)
-    most = key.results[1:]
-    starts = [b.const(0.0)] * len(places)
-    with b.loop(0, p.slots["keys"], 1, sums, *starts, name="weights") as key:
+    plain, found = keys * p.slots["plain"], (sums, *before)
+    for lo, hi, how in ((zero, plain, True), (plain, keys, False)):  # one of them is empty
+        with b.loop(lo, hi, 1, *found, name="scores") as key:
+            at, *most = key.phis
+            for v, place in enumerate(places):
+                env = p.env(key.iv, v, b.load(at, zero, disp=place), how)
+                score = lower(b, heads.outer.trace, heads.found.score, env)
+                b.store(at, zero, score, disp=place)
+                most[v] = b.emit(K.VMAX, score, most[v])  # passes over NaN, which exp finds again
+            key.yields(at + row, *most)
+        found = key.results
+    most, starts = found[1:], [b.const(0.0)] * len(places)
+    with b.loop(0, keys, 1, sums, *starts, name="weights") as key:
         at, *total = key.phis
         for v, place in enumerate(places):
-            weight = exp(b, b.load(at, zero, disp=place) - most[v])
+            weight = exp_below(b, b.load(at, zero, disp=place) - most[v])
             b.store(at, zero, weight, disp=place)
             total[v] = total[v] + weight
         key.yields(at + row, *total)
-    scale = [exp(b, old - new) for old, new in zip(before, most)]
+    scale = [exp_below(b, old - new) for old, new in zip(before, most)]
     for v, place in enumerate(places):
         old = b.load(state, zero, disp=row + place)
         b.store(state, zero, b.emit(K.VFMA, old, scale[v], key.results[1 + v]), disp=row + place)

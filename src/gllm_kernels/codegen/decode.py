@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from ..dtypes import SIZE
 from ..trace.affine import Affine
 from .access import Env, integer
-from .approx import exp
+from .approx import exp_below
 from .dots import dots_bytes, dots_routine
 from .frame import begin
 from .gemv import stream_bytes, stream_routine
-from .heads import LOWEST, MINUS_INFINITY, Heads, seen, without_keys
+from .heads import LOWEST, MINUS_INFINITY, Heads, row_of, seen, shifted, without_keys
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
-from .lower import hoist, lower
+from .lower import lower
 from .pack import multiples
 from .pairs import PAIRS
 from .tuning import TuningParams
@@ -130,10 +130,7 @@ class Tile:
 
     def row(self, number: Value, positions: tuple[int, ...]) -> Env:
         """What the keys of a row share."""
-        outer, found, b = self.heads.outer, self.heads.found, self.build
-        binders = {binder: self.slots[binder] for binder, _ in outer.batch}
-        binders |= {outer.row: self.slots["above"] + number, found.key: b.int(0)}
-        return hoist(b, outer.trace, positions, Env(binders, found.key))
+        return row_of(self.build, self.heads, self.slots, self.slots["above"] + number, positions)
 
     def at(self, row: Env, key: Value, count: Value, product: Value | None = None) -> Env:
         env = row.at({self.heads.found.key: key}, count=count)
@@ -155,10 +152,12 @@ def range_(heads: Heads, isa: Isa) -> Kernel:
     t = tile_of(heads, isa, "range")
     b, none = t.build, t.build.int(NEVER)
     first, last = b.emit(K.BEGIN), b.emit(K.END)
-    with b.loop(0, t.slots["rows"], 1, none, first, name="range rows") as row:
+    rows = b.int(1) if shifted(heads)[0] else t.slots["rows"]
+    with b.loop(0, rows, 1, none, first, name="range rows") as row:
         env = t.row(row.iv, heads.found.hides)
         with b.loop(first, last, b.lanes, *row.phis, name="range") as key:
-            any_ = seen(b, heads, t.at(env, key.iv, last - key.iv))
+            lanes = seen(b, heads, t.at(env, key.iv, last - key.iv))
+            any_ = b.emit(K.IMIN, b.emit(K.MBITS, lanes), b.int(1))
             after = b.emit(K.IMIN, key.iv + b.lanes, last)
             key.yields(b.emit(K.IMIN, key.phis[0], none + (key.iv - none) * any_),
                        b.emit(K.IMAX, key.phis[1], after * any_))
@@ -198,9 +197,9 @@ def _weights(t: Tile, number: Value, sums: Value, state: Value) -> None:
         b.store(sums, key.iv, score)
         key.yields(b.emit(K.VMAX, score, key.phis[0]))  # passes over NaN, which exp finds again
     most = b.emit(K.HMAX, key.results[0])
-    scale = exp(b, before - most)
+    scale = exp_below(b, before - most)
     with b.loop(0, keys, b.lanes, b.load(state, zero, disp=size) * scale, name="weights") as key:
-        weight = exp(b, b.load(sums, key.iv) - most)
+        weight = exp_below(b, b.load(sums, key.iv) - most)
         b.store(sums, key.iv, weight)
         key.yields(key.phis[0] + weight)
     b.store(state, zero, most)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import CompileError
 from ..trace.attention import Attention, attention_of
-from ..trace.ir import OpTrace
+from ..trace.ir import INDICES, Op, OpTrace, reachable
 from .access import Env
 from .contraction import Contraction, Factor, factor_of
 from .frame import domain_of
 from .kernel import K, KernelBuilder, Value
-from .lower import lower
+from .lower import hoist, lower
 from .work import MOST_BATCH
 
 LOWEST = 0xFF7FFFFF  # bits of the smallest finite number: where the running maximum starts
@@ -44,14 +45,33 @@ def heads_of(trace: OpTrace, shared: bool = False) -> Heads:
     return Heads(outer, factor_of(trace, k, found.key, depth), found)
 
 
+def shifted(heads: Heads) -> tuple[bool, bool]:
+    """(is what hides a key the same for all rows, is it the same for row i + 1 and key r + 1)."""
+    trace, outer, key = heads.outer.trace, heads.outer, heads.found.key
+    live = [trace.body[p] for p in reachable(trace.body, *heads.found.hides)]
+    indices = [op.imm[1] if op.op is Op.LOAD else op.imm for op in live
+               if op.op in (Op.LOAD, *INDICES)]
+    steps = [(i.coefficient(outer.row), i.coefficient(key)) for i in indices]
+    return not any(a.terms for a, _ in steps), all(a == -b for a, b in steps)
+
+
+def row_of(b: KernelBuilder, heads: Heads, slots: Mapping[str, Value], number: Value,
+           positions: Iterable[int]) -> Env:
+    """What the keys of a row share; the keys lie along the lanes."""
+    outer, key = heads.outer, heads.found.key
+    binders = {binder: slots[binder] for binder, _ in outer.batch}
+    env = Env(binders | {outer.row: number, key: b.int(0)}, key)
+    return hoist(b, outer.trace, positions, env)
+
+
 def seen(b: KernelBuilder, heads: Heads, env: Env) -> Value:
-    """1 where some lane that exists sees its key, else 0."""
+    """The lanes that exist and see their key."""
     lanes = b.emit(K.FIRST, env.count)
     for position in heads.found.hides:
         added = lower(b, heads.outer.trace, position, env)
         hidden = b.emit(K.VLE, added, b.bits(MINUS_INFINITY))  # not so for NaN
         lanes = b.emit(K.MAND, lanes, b.emit(K.MNOT, hidden))
-    return b.emit(K.IMIN, b.emit(K.MBITS, lanes), b.int(1))
+    return lanes
 
 
 def without_keys(b: KernelBuilder) -> Value:

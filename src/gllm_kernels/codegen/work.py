@@ -39,7 +39,7 @@ ATTEND = ("q", "q_line", "q_depth", "k", "k_line", "k_depth", "v", "v_line", "v_
           "width", "keys", "args", "tile", "epilogue", "pack_q", "pack_k", "pack_v", "own",
           "scores", "finder", "range", "reader")
 # sums of a panel of queries with some keys, and what is known of the panel; then the batch binders
-SCORES = ("sums", "state", "width", "row", "rows", "key", "keys", "seen")
+SCORES = ("sums", "state", "width", "row", "rows", "key", "keys", "plain", "last", "other")
 # behind the batch binders of a tile whose epilogue is the rest of attention
 ROWS = ("states", "above")
 
