@@ -33,6 +33,8 @@ from .kernel import K, Kernel, KernelBuilder, Mem, Routine, Value
 from .lower import lower
 from .micro import micro_routine
 from .pack import LINE, packing_of, pitch
+from .pairs import PAIRS, lanes_of, odd_of
+from .rounds import Values
 from .site import Site, epilogue, row_sites
 from .tuning import TuningParams
 from .work import (
@@ -55,8 +57,10 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
     b, scratch = begin(trace, isa), areas(isa, params, depth, width)[-1]
     many = b.int(2 if decodes(single) else 0)
     with b.when_less(many - 1, integer(b, m, {})), row_sites(b, heads.outer, isa) as site:
-        _fill(site, heads, params, {"scores": scores, "finder": finder})
-        _drive(site, Routine("attention", attend, (isa, params, bool(heads.found.hides))))
+        pairs = params.pairs and all(site.storage(x) == "bf16" for x in (
+            heads.outer.a, heads.k, heads.outer.b))
+        _fill(site, heads, params, {"scores": scores, "finder": finder}, pairs)
+        _drive(site, Routine("attention", attend, (isa, params, bool(heads.found.hides), pairs)))
     if decodes(single):
         scratch = scratch + decode_bytes(isa, depth, width)
         with b.when_less(integer(b, m, {}), many), row_sites(b, single.outer, isa) as site:
@@ -75,7 +79,7 @@ def _drive(site: Site, routine: Routine) -> None:
 
 
 def _fill(site: Site, heads: Heads, params: TuningParams,
-          makers: dict[str, Callable[[Heads, Isa], Kernel]]) -> None:
+          makers: dict[str, Callable[..., Kernel]], pairs: bool = False) -> None:
     """Where the operands of this batch are, and the routines that know the trace."""
     b, outer, trace = site.build, heads.outer, heads.outer.trace
     depth = integer(b, trace.body[heads.found.product].imm[2], {})
@@ -83,11 +87,13 @@ def _fill(site: Site, heads: Heads, params: TuningParams,
     rows = (("q", outer.a, params.nr, True), ("k", heads.k, params.mr, False),
             ("v", outer.b, high(site.isa), False))
     for name, factor, width, fixed in rows:
-        how = packing_of(site.isa, site.storage(factor), factor.along, width, fixed)
+        stored = PAIRS if pairs else site.storage(factor)
+        how = packing_of(site.isa, stored, factor.along, width, fixed)
         values |= {name: site.start(factor), f"{name}_line": site.line(factor),
                    f"{name}_depth": site.depth(factor), f"pack_{name}": b.code(how.routine)}
     tile, own = block(b, "tile"), block(b, "scores")
-    values |= {name: b.code(Routine(f"{name} of {trace.name}", make, (heads, site.isa)))
+    values |= {name: b.code(Routine(f"{name} of {trace.name}", make, (
+        heads, site.isa, *((pairs,) if make is scores else ()))))
                for name, make in makers.items() if heads.found.hides or name not in SEARCHES}
     last = b.code(Routine(f"epilogue of {trace.name}", epilogue, (outer, site.isa)))
     values |= {"args": b.emit(K.ARGS), "tile": tile, "own": own, "epilogue": last}
@@ -134,6 +140,7 @@ class Driver:
     isa: Isa
     params: TuningParams
     masked: bool
+    terms: str
     at: dict[str, Value]
 
     def arg(self, name: str) -> Value:
@@ -141,15 +148,19 @@ class Driver:
 
     def pack(self, name: str, target: str, width: int, source: Value, lines: Value,
              depth: Value) -> None:
-        slots = {"source": source, "line": self.arg(f"{name}_line"), "odd": self.build.int(0),
-                 "depth_step": self.arg(f"{name}_depth"), "lines": lines, "exist": lines,
-                 "depth": depth, "target": self.at[target], "width": self.build.int(width),
+        slots = {"source": source, "line": self.arg(f"{name}_line"), "lines": lines,
+                 "depth_step": self.arg(f"{name}_depth"), "exist": lines,
+                 "odd": odd_of(self.build, self.terms, depth), "depth": self.lanes(depth), "target": self.at[target], "width": self.build.int(width),
                  "spare": self.at["spare"]}
         call(self.build, self.arg(f"pack_{name}"), "pack", PACK, slots)
 
+    def lanes(self, count: Value) -> Value:
+        """How many lanes so many terms take."""
+        return lanes_of(self.build, self.terms, count)
+
     def multiply(self, height: int, slots: dict[str, Value]) -> None:
         b, row = self.build, 4 * self.params.nr
-        routine = micro_routine(self.isa, self.params, height, "float")
+        routine = micro_routine(self.isa, self.params, height, self.terms)
         call(b, routine, "micro", MICRO, {
             "b_next": b.int(0), "target_pitch": b.int(row), "coming": slots["target"],
             "target_next": b.int(row * height), "coming_pitch": b.int(row),
@@ -163,12 +174,13 @@ class Driver:
 
 
 # -- the driver ------------------------------------------------------------------------------------
-def attend(isa: Isa, params: TuningParams, masked: bool) -> Kernel:
-    """All keys for the rows [begin, end) of one head."""
+def attend(isa: Isa, params: TuningParams, masked: bool, pairs: bool) -> Kernel:
+    """All keys for the rows [begin, end) of one head; `pairs`: two terms share a lane."""
     b = routine_builder("attention", isa, ATTEND)
     at = {name: offset + b.emit(K.SCRATCH) for name, offset in zip(
         AREAS, areas(isa, params, b.arg("depth"), b.arg("width")))}
-    d, end, keys = Driver(b, isa, params, masked, at), b.emit(K.END), b.arg("keys")
+    terms, end, keys = PAIRS if pairs else "float", b.emit(K.END), b.arg("keys")
+    d = Driver(b, isa, params, masked, terms, at)
     for v in range(0, params.nr, b.lanes):
         b.store(at["zeros"], b.int(0), b.const(0.0), disp=4 * v)
     with b.loop(b.emit(K.BEGIN), end, PANELS * params.nr, name="rows") as part:
@@ -219,7 +231,7 @@ def _block(d: Driver, rows: tuple[Value, Value], keys: tuple[Value, Value]) -> N
             whole = bounded(b, slots["rows"] - (d.params.nr - 1), 0, 1)
             with b.when_less(0, slots["keys"]):
                 _panel(d, *panel.phis, slots | {"plain": slots["plain"] * whole}, used)
-            panel.yields(panel.phis[0] + pitch(d.arg("depth"), d.params.nr, b.lanes),
+            panel.yields(panel.phis[0] + pitch(d.lanes(d.arg("depth")), d.params.nr, b.lanes),
                          panel.phis[1] + state_pitch(d.isa, d.params, d.arg("width")))
 
 
@@ -242,7 +254,7 @@ def _seen(d: Driver, rows: tuple[Value, Value], keys: tuple[Value, Value]) -> Va
 def _panel(d: Driver, q: Value, state: Value, slots: dict[str, Value], used: Value) -> None:
     """s, p and o of one panel of queries with one block of keys."""
     b, p, keys, row = d.build, d.params, slots["keys"], 4 * d.params.nr
-    depth, width, tall, zero = d.arg("depth"), d.arg("width"), high(d.isa), b.int(0)
+    depth, width, tall, zero = d.lanes(d.arg("depth")), d.arg("width"), high(d.isa), b.int(0)
     d.multiply(p.mr, {
         "a": d.at["k"], "b": q, "depth": depth, "tiles": (keys + (p.mr - 1)) / p.mr,
         "a_next": pitch(depth, p.mr, b.lanes), "source": d.at["zeros"], "source_pitch": zero,
@@ -250,8 +262,8 @@ def _panel(d: Driver, q: Value, state: Value, slots: dict[str, Value], used: Val
     d.ask("scores", slots | {"sums": d.at["sums"], "state": state, "width": width})
     out = state + 2 * row
     d.multiply(tall, {
-        "a": d.at["v"], "b": d.at["sums"], "depth": keys, "tiles": (width + (tall - 1)) / tall,
-        "a_next": pitch(used, tall, b.lanes), "source": out, "source_pitch": b.int(row),
+        "a": d.at["v"], "b": d.at["sums"], "depth": d.lanes(keys), "tiles": (width + (tall - 1)) / tall,
+        "a_next": pitch(d.lanes(used), tall, b.lanes), "source": out, "source_pitch": b.int(row),
         "source_next": b.int(row * tall), "target": out})
 
 
@@ -340,8 +352,8 @@ def finder(heads: Heads, isa: Isa) -> Kernel:
     return b.build(Affine.const(1), 1, "call")
 
 
-def scores(heads: Heads, isa: Isa) -> Kernel:
-    """Sums become weights in place; m, l and o follow."""
+def scores(heads: Heads, isa: Isa, pairs: bool) -> Kernel:
+    """Sums become weights in place, rounded to bf16 where two share a lane; m, l and o follow."""
     p = panel_of(heads, isa, "scores")
     b, zero, keys = p.build, p.build.int(0), p.slots["keys"]
     sums, state, row = p.slots["sums"], p.slots["state"], 4 * b.lanes * len(p.vectors)
@@ -358,18 +370,11 @@ def scores(heads: Heads, isa: Isa) -> Kernel:
                 most[v] = b.emit(K.VMAX, score, most[v])  # passes over NaN, which exp finds again
             key.yields(at + row, *most)
         found = key.results
-    most, starts = found[1:], [b.const(0.0)] * len(places)
-    with b.loop(0, keys, 1, sums, *starts, name="weights") as key:
-        at, *total = key.phis
-        for v, place in enumerate(places):
-            weight = exp_below(b, b.load(at, zero, disp=place) - most[v])
-            b.store(at, zero, weight, disp=place)
-            total[v] = total[v] + weight
-        key.yields(at + row, *total)
+    most, total = found[1:], _weights(b, (sums, keys), found[1:], pairs)
     scale = [exp_below(b, old - new) for old, new in zip(before, most)]
     for v, place in enumerate(places):
         old = b.load(state, zero, disp=row + place)
-        b.store(state, zero, b.emit(K.VFMA, old, scale[v], key.results[1 + v]), disp=row + place)
+        b.store(state, zero, b.emit(K.VFMA, old, scale[v], total[v]), disp=row + place)
         b.store(state, zero, most[v], disp=place)
     with b.loop(0, p.slots["width"], 1, state + 2 * row, name="scale") as line:
         for v, place in enumerate(places):
@@ -377,3 +382,29 @@ def scores(heads: Heads, isa: Isa) -> Kernel:
             b.store(line.phis[0], zero, value * scale[v], disp=place)
         line.yields(line.phis[0] + row)
     return b.build(Affine.const(1), 1, "call")
+
+
+def _weights(b: KernelBuilder, sums: tuple[Value, Value], most: Values, pairs: bool) -> Values:
+    """exp(s - m) in the place of s; gives the sums. A pair is in the place of the first of both."""
+    (start, keys), zero, vectors = sums, b.int(0), range(len(most))
+    row, found = 4 * b.lanes * len(most), (start, start, *(b.const(0.0) for _ in most))
+    whole = keys & -2 if pairs else keys
+    for lo, hi, count in ((zero, whole, 1 + pairs), (whole, keys, 1))[: 1 + pairs]:
+        with b.loop(lo, hi, count, *found, name="weights") as key:
+            at, target, *total = key.phis
+            for v in vectors:
+                made = [exp_below(b, b.load(at, zero, disp=row * i + 4 * b.lanes * v) - most[v])
+                        for i in range(count)]
+                for weight in made:
+                    total[v] = total[v] + weight
+                b.store(target, zero, _pair(b, made) if pairs else made[0], disp=4 * b.lanes * v)
+            key.yields(at + row * count, target + row, *total)
+        found = key.results
+    return found[2:]
+
+
+def _pair(b: KernelBuilder, weights: list[Value]) -> Value:
+    """The nearest bf16 of one or two weights in a lane; halfway cases go up."""
+    near = [b.emit(K.VIADD, weight, b.bits(1 << 15)) for weight in weights]
+    low = b.emit(K.VSHR, near[0], imm=16)
+    return b.emit(K.VOR, low, b.emit(K.VAND, near[1], b.bits(0xFFFF0000))) if near[1:] else low

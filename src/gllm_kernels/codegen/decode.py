@@ -27,12 +27,12 @@ from .pack import multiples
 from .pairs import PAIRS
 from .tuning import TuningParams
 from .work import (
-    ATTEND, MOST_BATCH, ROWS, TILE, WORK, block, finished, routine_builder, tile_slot,
+    ATTEND, MOST_BATCH, REST, TILE, WORK, block, finished, routine_builder, tile_slot,
 )
 
 FEW = 16  # heads at a time
 AHEAD = 8  # rows of v that are prefetched
-FIRST = len(TILE) + MOST_BATCH  # slot of a tile: ROWS
+FIRST = len(TILE) + MOST_BATCH  # slot of a tile: REST
 NEVER = 1 << 40  # more keys than there are
 
 
@@ -74,8 +74,8 @@ def decode(isa: Isa, stored: tuple[str, str], terms: tuple[str, str], masked: bo
         rows = b.emit(K.IMIN, end - part.iv, b.int(FEW))
         _clear(b, states, far, rows)
         first, last = b.int(0), b.arg("keys")
-        b.fill(tile, TILE, {"rows": rows})
-        b.fill(tile + 8 * FIRST, ROWS, {"states": states, "above": part.iv})
+        b.fill(tile, TILE, {"rows": rows, "above": part.iv})
+        b.fill(tile + 8 * FIRST, REST, {"states": states})
         if masked:
             b.emit(K.CALL, b.arg("range"), b.arg("args"), first, last, tile)
             first, last = (b.emit(K.ILOAD, tile, b.int(0), imm=Mem(1, 8 * TILE.index(slot)))
@@ -90,7 +90,7 @@ def decode(isa: Isa, stored: tuple[str, str], terms: tuple[str, str], masked: bo
                                    (1, FEW + 1, dots_routine(isa, FEW, terms))):
             with b.when_less(low, rows), b.when_less(rows, high):
                 b.call(b.code(routine), block(b, "work"), first, last)
-        _finish(b, isa, states, far, (part.iv, rows))
+        _finish(b, isa, states, far, rows)
     return b.build(Affine.const(1), 1, "head")
 
 
@@ -104,18 +104,17 @@ def _clear(b: KernelBuilder, states: Value, far: Value, rows: Value) -> None:
         row.yields(row.phis[0] + far)
 
 
-def _finish(b: KernelBuilder, isa: Isa, states: Value, far: Value,
-            rows: tuple[Value, Value]) -> None:
+def _finish(b: KernelBuilder, isa: Isa, states: Value, far: Value, rows: Value) -> None:
     """o / l, for the epilogue of the trace."""
     out = states + 2 * isa.vector_bytes
-    with b.loop(0, rows[1], 1, out, name="over") as row:
+    with b.loop(0, rows, 1, out, name="over") as row:
         total = b.load(row.phis[0], b.int(0), disp=-isa.vector_bytes)
         over = b.const(1.0) / b.emit(K.HSUM, total)
         with b.loop(0, b.arg("width"), b.lanes, name="over columns") as at:
             b.store(row.phis[0], at.iv, b.load(row.phis[0], at.iv) * over)
         row.yields(row.phis[0] + far)
-    finished(b, {"sums": out, "pitch": far, "row": rows[0], "rows": rows[1],
-                 "column": b.int(0), "columns": b.arg("width")})
+    finished(b, {"sums": out, "pitch": far, "row": b.int(0), "rows": rows, "column": b.int(0),
+                 "columns": b.arg("width")})
 
 
 # -- what knows the trace --------------------------------------------------------------------------
@@ -143,7 +142,7 @@ def tile_of(heads: Heads, isa: Isa, name: str) -> Tile:
     b = begin(heads.outer.trace, isa)
     b.name = f"{heads.outer.trace.name}.{name}"
     names = (*enumerate((*TILE, *(binder for binder, _ in heads.outer.batch))),
-             *enumerate(ROWS, FIRST))
+             *enumerate(REST, FIRST))
     return Tile(b, isa, heads, {slot: tile_slot(b, number) for number, slot in names})
 
 

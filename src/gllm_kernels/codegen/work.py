@@ -41,12 +41,12 @@ ATTEND = ("q", "q_line", "q_depth", "k", "k_line", "k_depth", "v", "v_line", "v_
 # sums of a panel of queries with some keys, and what is known of the panel; then the batch binders
 SCORES = ("sums", "state", "width", "row", "rows", "key", "keys", "plain", "last", "other")
 # behind the batch binders of a tile whose epilogue is the rest of attention
-ROWS = ("states", "above")
+REST = ("states",)
 
 MOST_BATCH = 8  # axes of a batch
 BLOCKS = {"work": len(WORK), "pack": len(PACK), "tiles": len(TILES), "micro": len(MICRO),
           "small": len(SMALL), "sweep": len(SWEEP), "dots": len(DOTS),
-          "tile": len(TILE) + MOST_BATCH + 2, "attend": len(ATTEND),
+          "tile": len(TILE) + MOST_BATCH + len(REST), "attend": len(ATTEND),
           "scores": len(SCORES) + MOST_BATCH}
 HEAD = 64 * sum(-(-slots // 8) for slots in BLOCKS.values())  # bytes at the start of scratch
 Slots = Mapping[str, Value]
