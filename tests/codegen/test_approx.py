@@ -22,6 +22,7 @@ from gllm_kernels.codegen.kernel import Inst, K, KernelBuilder, KParam, Loop, wa
 from gllm_kernels.codegen.legalise import legalise
 from gllm_kernels.codegen.tuning import default_params
 from gllm_kernels.trace.affine import Affine
+from gllm_kernels.trace.ir import BodyBuilder, Op, OpTrace, Param, Store
 
 TOOLS = Path(__file__).parents[2] / "tools"
 ISAS = pytest.mark.parametrize("isa", machine.ISAS, ids=lambda isa: isa.name)
@@ -196,6 +197,38 @@ def test_denormal_results_of_exp() -> None:
         got = compiled("exp", isa)(x)
         steps = np.abs(got.astype(np.float64) - np.exp(x.astype(np.float64))) / 2.0**-149
         assert np.where(got < approx.SMALLEST_NORMAL, steps, 0).max() <= 1.0
+
+
+def exp_plus(more: float, negate: bool) -> OpTrace:
+    """out[i] = exp(x[i]) + more, or exp(-x[i]) + more"""
+    body, n = BodyBuilder(), Affine.sym("n")
+    x = body.add(Op.LOAD, imm=("x", Affine.sym("i")))
+    power = body.add(Op.EXP, body.add(Op.NEG, x) if negate else x)
+    total = body.add(Op.ADD, power, body.const(more))
+    params = (Param("x", "in"), Param("out", "out"), Param("n", "dim", "int64_t"))
+    return OpTrace("exp_plus", params, tuple(body.body),
+                   (Store("out", Affine.sym("i"), total, (("i", n),)),))
+
+
+@ISAS
+@pytest.mark.parametrize("negate", (False, True))
+@pytest.mark.parametrize("more", (approx.PLUS, 1.0, 3e38))
+def test_exp_and_an_addition(more: float, negate: bool, isa: Isa) -> None:
+    """The errors of exp and of an addition, infinite and NaN as exp is, and no scaling instruction."""
+    kernel = generate(exp_plus(more, negate), isa, default_params(isa))
+    assert not [s for s in walk(kernel.body) if isinstance(s, Inst) and s.op is K.VSCALEF]
+    nan = np.array([0x7FC00001, 0x7F800155, 0xFFFFFFFF], np.uint32).view(np.float32)
+    special = floats(0, -0.0, math.inf, -math.inf, 88.7, -88.7, 89, -89, 1e-40, 3e38, -3e38)
+    x = np.concatenate([special, nan, np.linspace(-110, 110, 1 << 13, dtype=np.float32)])
+    args = {"x": x, "out": np.empty_like(x), "n": x.size}
+    machine.call(compile_kernel(kernel, isa), args)
+    with np.errstate(all="ignore"):
+        want = np.exp(x.astype(np.float64) * (1 - 2 * negate)) + np.float32(more)
+        near = want.astype(np.float32)
+        apart = np.abs(args["out"] - want) / np.spacing(near)
+    finite = np.isfinite(near)
+    assert np.array_equal(args["out"][~finite], near[~finite], equal_nan=True)
+    assert apart[finite].max() <= 1.5
 
 
 minimax = tool("minimax")

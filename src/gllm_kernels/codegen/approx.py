@@ -48,6 +48,8 @@ LN2_HIGH = 0.693359375
 LN2_LOW = -2.1219444005469057e-4
 # beyond these exp is 0 or infinity: log(2^-150) = -103.97, log(2^128) = 88.72
 EXP_LOWEST, EXP_HIGHEST = -104.0, 89.0
+# exp of this is 2^-125: nothing beside PLUS, which is why `exp_plus` stops there
+EXP_NORMAL, PLUS = -86.6, 2.0**-90
 EXP2_LOWEST, EXP2_HIGHEST = -151.0, 129.0
 # below this expm1 is -1: exp(-18) is less than half the spacing of float32 below 1; and erf(4) is 1
 EXPM1_LOWEST, ERF_HIGHEST = -18.0, 4.0
@@ -74,6 +76,19 @@ def exp(b: KernelBuilder, x: Value) -> Value:
     n = b.emit(K.VROUND, x * LOG2E)
     p = horner(b, _remainder(b, x, n), (1.0, 1.0, *EXP))
     return b.emit(K.VSCALEF, p, n)
+
+
+def exp_plus(b: KernelBuilder, x: Value, more: float, negate: bool = False) -> Value:
+    """exp(x) + more, or exp(-x) + more: more >= PLUS needs no denormals of exp, so 2^(n-1) and a
+    doubling by FMA scale it. What exp and an addition give, to the rounding of n."""
+    sign = -1.0 if negate else 1.0
+    low, high = sorted((sign * EXP_NORMAL, sign * EXP_HIGHEST))
+    x = clamp(b, x, low, high)
+    n, half = _power(b, x, sign * LOG2E, BIAS - 1)
+    step = K.VFMA if negate else K.VFNMA  # r = x - n*log(2), or its negative
+    r = b.emit(step, n, b.const(LN2_LOW), b.emit(step, n, b.const(LN2_HIGH), x))
+    p = horner(b, r, tuple(c * sign**k for k, c in enumerate((1.0, 1.0, *EXP))))
+    return b.emit(K.VFMA, p * half, b.const(2.0), b.const(more))
 
 
 def exp2(b: KernelBuilder, x: Value) -> Value:

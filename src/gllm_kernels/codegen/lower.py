@@ -21,13 +21,13 @@ from contextlib import contextmanager
 from ..dtypes import SIZE
 from ..errors import CompileError, UnsupportedOpError
 from ..trace.affine import Affine
-from ..trace.ir import KINDS, REDUCERS, WIDTH, Op, OpTrace, Store, TraceOp, double_bits
+from ..trace.ir import KINDS, REDUCERS, WIDTH, Op, OpTrace, Store, TraceOp, bits_float, double_bits
 from ..trace.render import render_value
 from ..trace.spec import free_symbols, types
 from .access import (
     Env, anchor, integer, lane_step, load, load_pair, place, storage_of, store, store_pair,
 )
-from .approx import erf, exp, exp2, expm1, log, log1p, log2, split_sign, tanh
+from .approx import PLUS, erf, exp, exp2, exp_plus, expm1, log, log1p, log2, split_sign, tanh
 from .kernel import DOWN, TO_ZERO, UP, K, KernelBuilder, Pair, Value
 from .power import power
 from .trig import cos, sin
@@ -253,6 +253,28 @@ def _fma(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Value:
     return FUSED[op, type_](builder, *(lower(builder, trace, v, env) for v in (a, b, c)))
 
 
+def _sum(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Lanes:
+    """exp(x) + c of a positive constant, the exp of this one use, in fewer instructions."""
+    args = trace.body[value].args
+    for power, constant in (args, args[::-1]):
+        if _adds_to_exp(trace, power, constant) and power not in env.values:
+            x = trace.body[power].args[0]
+            negated = trace.body[x].op is Op.NEG and x not in env.values
+            x = trace.body[x].args[0] if negated else x
+            more = bits_float(trace.body[constant].imm)
+            return exp_plus(builder, lower(builder, trace, x, env), more, negated)
+    return operation_of(trace, value)(builder, *(lower(builder, trace, a, env) for a in args))
+
+
+def _adds_to_exp(trace: OpTrace, power: int, constant: int) -> bool:
+    exp_, number = trace.body[power], trace.body[constant]
+    if exp_.op is not Op.EXP or number.op is not Op.CONST or types(trace)[power] != "f32":
+        return False
+    others = sum(node.args.count(power) for node in trace.body) + sum(
+        s.value == power for s in trace.stores)
+    return others == 1 and PLUS <= bits_float(number.imm) < float("inf")
+
+
 def _product(builder: KernelBuilder, trace: OpTrace, value: int, env: Env) -> Lanes:
     """Of 64 bits from factors of 32: one instruction."""
     operation = operation_of(trace, value)
@@ -411,7 +433,7 @@ SIGN, SIGN64 = 1 << 31, 1 << 63
 LEAVES: dict[Op, Callable[..., Lanes]] = {
     Op.CONST: _const, Op.CONST64: _const, Op.INT: _const, Op.LONG: _const, Op.SCALAR: _scalar,
     Op.INDEX: _index, Op.INDEX64: _index, Op.INDEXI: _index, Op.LOAD: _load,
-    Op.FMA: _fma, Op.MUL: _product, Op.LOW: _low, Op.REDUCE: _nest,
+    Op.ADD: _sum, Op.FMA: _fma, Op.MUL: _product, Op.LOW: _low, Op.REDUCE: _nest,
 }
 
 # one instruction of the kernel, by the type of the operands
