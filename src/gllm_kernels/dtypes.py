@@ -9,6 +9,7 @@ infinite), a store of an integer keeps its low bits, as in C.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import ml_dtypes
 import numpy as np
@@ -43,6 +44,12 @@ for _ctype, (_name, _) in ELEMENTS.items():
 ITEMSIZE = {name: SIZE[ctype] for name, ctype in CTYPES.items()}
 FLOATS = frozenset(("float32", "float16", "bfloat16"))  # one may stand for another
 NARROW = ("float16", "bfloat16")
+
+
+@cache
+def name_of(dtype: np.dtype) -> str:
+    """`dtype.name`, which numpy composes anew every time, in microseconds."""
+    return dtype.name
 
 
 def result_type(dtypes: Iterable[str]) -> str:

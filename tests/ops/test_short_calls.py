@@ -95,6 +95,20 @@ def test_any_strides_give_the_same_numbers(form, a):
     close(call(a), a, form)
 
 
+@EACH
+@pytest.mark.parametrize("a", [np.asfortranarray(A), A[::-1]], ids=["columns", "reversed"])
+def test_strides_cost_a_copy_and_not_the_long_way(form, a, no_long_way):
+    FORMS[form][0](A)
+    no_long_way()
+    close(FORMS[form][0](a), a, form)
+
+
+def test_what_is_written_in_place_is_no_copy():
+    memory = np.arange(12, dtype="f4")
+    gk.vec_scale(memory[::2], s=2.0)
+    assert memory.tolist() == [0, 1, 4, 3, 8, 5, 12, 7, 16, 9, 20, 11]
+
+
 def frozen():
     array = np.zeros((M, N), "f4")
     array.flags.writeable = False

@@ -194,11 +194,9 @@ def _bind_shape(buffer: Buffer, shape: tuple[int, ...], dims: dict[str, int]) ->
 def _check_shape(buffer: Buffer, shape: tuple[int, ...], dims: Mapping[str, int]) -> None:
     """Every axis has the size that the dimensions give it."""
     for axis, (want, have) in enumerate(zip(buffer.shape, shape)):
-        if want.symbols <= dims.keys() and want.evaluate(dims) != have:
-            raise ShapeError(
-                f"axis {axis} of `{buffer.name}` has size {have}, wanted "
-                f"{want.evaluate(dims)} ({want})"
-            )
+        wanted = want.evaluate(dims) if want.symbols <= dims.keys() else have
+        if wanted != have:
+            raise ShapeError(f"axis {axis} of `{buffer.name}` has size {have}, wanted {wanted} ({want})")
 
 
 def _check_apart(results: Mapping[str, Array], others: Mapping[str, Array]) -> None:

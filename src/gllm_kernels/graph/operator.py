@@ -36,17 +36,21 @@ class Operator:
     indexes: tuple[tuple[str, str], ...] = ()  # integer array: the size its values stay below
     address: int = 0  # of the scalar function; 0: `symbol` in the object of the package
 
+    @cached_property
+    def _shape_of(self) -> dict[str, tuple[Affine, ...]]:
+        return dict(self.shapes)
+
     def shape(self, param: str) -> tuple[Affine, ...]:
-        return dict(self.shapes)[param]
+        return self._shape_of[param]
 
     def names(self, *roles: str) -> tuple[str, ...]:
-        return tuple(p.name for p in self.params if p.role in roles)
+        return tuple([p.name for p in self.params if p.role in roles])
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         return self.names("in", "inout")
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[str, ...]:
         found = self.names("out", "inout")
         return found + (("return",) if self.result else ())
@@ -79,6 +83,13 @@ class Operator:
 
     def covers(self, param: str) -> bool:
         """Whether every element of an output is written."""
+        return param in self._covered
+
+    @cached_property
+    def _covered(self) -> frozenset[str]:
+        return frozenset(filter(self._stores_all, self.outputs))
+
+    def _stores_all(self, param: str) -> bool:
         if self.trace is None or param == "return":
             return True
         total = Affine()
@@ -87,7 +98,7 @@ class Operator:
                 total += prod((e for _, e in store.domain), start=Affine.const(1))
         return total == prod(self.shape(param), start=Affine.const(1))
 
-    @property
+    @cached_property
     def limit(self) -> int:
         """The largest dimension for which the source's index arithmetic is exact; 0: any."""
         limit = self.trace.extent_limit if self.trace else ANY_EXTENT

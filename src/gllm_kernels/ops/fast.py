@@ -37,6 +37,14 @@ def refuse(arrays: tuple[object, ...], out: object, named: dict[str, object]) ->
     return NotImplemented
 
 
+def packed_copies(arrays: tuple[object, ...]) -> tuple[object, ...]:
+    """The arrays without strides, or () where it is not strides that keep them from being plain."""
+    strided = [type(a) is np.ndarray and a.ndim > 0 and not a.flags.c_contiguous for a in arrays]
+    if not any(strided):
+        return ()
+    return tuple([np.ascontiguousarray(a) if s else a for a, s in zip(arrays, strided)])
+
+
 def plain_call(op: Operator, layer: CompiledLayer) -> Plain:
     """The short way of a layer that begins with this operator, for plain arrays; or `refuse`."""
     axes = result_axes(op)

@@ -10,7 +10,7 @@ operator's own are a batch. In/out arrays are updated in place and returned.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from inspect import Parameter, Signature
 from math import prod
 from types import NotImplementedType
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ..config import current
 from ..codegen.isa.detect import current_isa_name
-from ..dtypes import FLOATS, NARROW, result_type
+from ..dtypes import FLOATS, NARROW, name_of, result_type
 from ..errors import ShapeError
 from ..executable.layer import CompiledLayer
 from ..graph.ir import CompilerGraph
@@ -29,7 +29,7 @@ from ..graph.registry import operator_named
 from ..pipeline import compile_graph
 from ..trace.affine import Affine
 from ..trace.ir import OpTrace
-from .fast import Plain, plain_call, refuse
+from .fast import Plain, packed_copies, plain_call, refuse
 
 Array = npt.NDArray[np.generic]
 BATCH = "batch"
@@ -61,6 +61,9 @@ class Op:
 
     def __call__(self, *arrays: Array, out: Array | None = None, **named: object) -> Array:
         result = self.short(arrays, out, named)
+        if result is NotImplemented and not self._in_place:
+            copies = packed_copies(arrays)
+            result = self.short(copies, out, named) if copies else result
         if result is not NotImplemented:
             return result
         values = dict(named)
@@ -85,6 +88,15 @@ class Op:
             return self.stored.get(_stored_key(arrays, out), refuse)(arrays, out, named)
         return result
 
+    @cached_property
+    def _in_place(self) -> bool:
+        return bool(self.operator.names("inout"))
+
+    @cached_property
+    def _free(self) -> tuple[str, ...]:
+        """Dimensions that no array tells."""
+        return tuple(d for d in self.operator.names("dim") if not _solved(self.operator, d))
+
     @property
     def __doc__(self) -> str:
         """Formula and arguments, for help(op)."""
@@ -95,10 +107,9 @@ class Op:
         """Arrays, then scalars and free dimensions by name, then `out`."""
         op, keyword = self.operator, Parameter.KEYWORD_ONLY
         defaults = dict(op.defaults)
-        free = [d for d in op.names("dim") if not _solved(op, d)]
         rows = [Parameter(p, Parameter.POSITIONAL_OR_KEYWORD) for p in op.inputs]
         rows += [Parameter(n, keyword, default=defaults.get(n, Parameter.empty))
-                 for n in (*op.names("scalar"), *free)]
+                 for n in (*op.names("scalar"), *self._free)]
         return Signature([*rows, Parameter("out", keyword, default=None)])
 
     def __repr__(self) -> str:
@@ -117,7 +128,7 @@ class Op:
 
     def _types(self, arrays: dict[str, Array], out: object) -> Types:
         """How the inputs are stored and the result shall be; () when nothing is in 16 bits."""
-        found = tuple(a.dtype.name for a in arrays.values())
+        found = tuple([name_of(a.dtype) for a in arrays.values()])
         made = result_type(found)
         if isinstance(out, np.ndarray) and out.dtype.name in FLOATS:
             made = out.dtype.name
@@ -131,7 +142,7 @@ class Op:
         *stored, made = types or (*map(op.dtype, op.inputs), "float32")
         views = [graph.input(p, (lead if p in batched else ()) + _axes(op, p), dtype)
                  for p, dtype in zip(op.inputs, stored)]
-        free = {d: d for d in op.names("dim") if not _solved(op, d)}
+        free = {d: d for d in self._free}
         graph.op(op, *views, dtype=made, **{s: s for s in op.names("scalar")}, **free)
         for param, view in graph.nodes[-1].outputs:
             graph.output(param, view)
@@ -159,14 +170,12 @@ class Op:
         for name, value in named.items():
             if name in op.names("scalar"):
                 scalars[name] = _number(self.name, name, value)
-            elif name in op.names("dim") and not _solved(op, name):
+            elif name in self._free:
                 free[name] = _index(self.name, name, value)
             else:
-                takes = [*op.inputs, *op.names("scalar"), *(d for d in op.names("dim")
-                                                            if not _solved(op, d)), "out"]
+                takes = [*op.inputs, *op.names("scalar"), *self._free, "out"]
                 raise ShapeError(f"{self.name} has no argument `{name}`; it takes {', '.join(takes)}")
-        wanted = list(op.names("scalar")) + [d for d in op.names("dim") if not _solved(op, d)]
-        missing = [n for n in wanted if n not in scalars and n not in free]
+        missing = [n for n in (*op.names("scalar"), *self._free) if n not in scalars and n not in free]
         if missing:
             raise ShapeError(f"{self.name}: give `{missing[0]}=`")
         return scalars, free
@@ -194,7 +203,10 @@ class Call:
         ins = {p: np.ascontiguousarray(np.broadcast_to(a, shape)).reshape(-1)
                for p, a in self.arrays.items()}
         layer = self.op.layer(types=self.types)
-        return self._execute(layer, ins, [shape] * len(layer.graph.outputs))
+        return self._execute(layer, ins, self._dims(layer, ins), [shape] * len(layer.graph.outputs))
+
+    def _dims(self, layer: CompiledLayer, ins: dict[str, Array]) -> dict[str, int]:
+        return {**layer.dims_of(ins, self.free), **self.free}
 
     def _common_shape(self) -> tuple[int, ...]:
         shapes = {p: a.shape for p, a in self.arrays.items()}
@@ -213,12 +225,11 @@ class Call:
             flat = (prod(lead), *own) if param in batched else own
             ins[param] = np.ascontiguousarray(array).reshape(flat)
         layer = self.op.layer(batched, self.types)
-        dims = {**layer.dims_of(ins, self.free), **self.free}
-        shapes = []
+        dims, shapes = self._dims(layer, ins), []
         for _, view in layer.graph.outputs:
             flat = tuple(s.evaluate(dims) for s in view.shape)
             shapes.append(lead + (flat[1:] if batched else flat)[1 if single else 0:])
-        return self._execute(layer, ins, shapes)
+        return self._execute(layer, ins, dims, shapes)
 
     def _promote(self, op: Operator) -> tuple[dict[str, Array], bool]:
         """One row for an operator over rows: rms_norm of (n,) is that of (1, n), squeezed again."""
@@ -246,9 +257,8 @@ class Call:
                 raise ShapeError(f"{op.name}: `{param}` has batch axes {own}, another array {lead}")
         return lead, frozenset(p for p, own in leads.items() if own)
 
-    def _execute(self, layer: CompiledLayer, ins: dict[str, Array],
+    def _execute(self, layer: CompiledLayer, ins: dict[str, Array], dims: dict[str, int],
                  shapes: list[tuple[int, ...]]) -> tuple[Array, ...]:
-        dims = {**layer.dims_of(ins, self.free), **self.free}
         outs = self._given(layer)
         targets, memory, flat = [], [], {}
         for (name, view), shape, out in zip(layer.graph.outputs, shapes, outs, strict=True):
@@ -334,9 +344,10 @@ def _array(op: str, name: str, value: object, operator: Operator) -> Array:
                          f".astype(np.{value.dtype.name})")
     if name in dict(operator.indexes) and value.dtype.kind in "iu":
         return _narrow(op, name, value, wanted)
-    if {value.dtype.name, wanted} == {"bool", "uint8"}:  # any byte but 0 is true
+    given = name_of(value.dtype)
+    if {given, wanted} == {"bool", "uint8"}:  # any byte but 0 is true
         return value.view(np.uint8) if wanted == "uint8" else value != 0
-    if not operator.takes(name, value.dtype.name):
+    if not operator.takes(name, given):
         other = f" (or {', '.join(NARROW)})" if wanted in FLOATS else ""
         raise ShapeError(f"{op}: `{name}` has dtype {value.dtype}, wanted {wanted}{other}; "
                          f"convert it with .astype(np.{wanted})")

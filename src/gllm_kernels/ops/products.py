@@ -20,7 +20,7 @@ from ..graph.operator import Operator
 from ..graph.registry import operator_named
 from ..pipeline import compile_graph
 from ..codegen.tuning import TuningParams
-from .fast import Plain, builtin, plain_call, refuse
+from .fast import Plain, builtin, packed_copies, plain_call, refuse
 from .op import Op
 from .prepacked import PackedB
 
@@ -94,6 +94,8 @@ def _fused(name: str, epilogues: tuple[str, ...], arrays: tuple[Array | PackedB,
     short = _short(settings.isa, settings.threads, name, epilogues, stored,
                    getattr(out, "dtype", None), params)
     result = short(arrays, out, {})
+    if result is NotImplemented and (copies := packed_copies(arrays)):
+        result = short(copies, out, {})
     return _checked(name, epilogues, arrays, out) if result is NotImplemented else result
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
 
 Monomial = tuple[str, ...]
 
@@ -103,7 +102,12 @@ class Affine:
 
     def evaluate(self, env: Mapping[str, int]) -> int:
         """The value; also works elementwise when `env` holds numpy integer arrays."""
-        return sum((c * prod(env[s] for s in mono) for c, mono in self.terms), 0)
+        total = 0
+        for coef, mono in self.terms:
+            for symbol in mono:
+                coef = coef * env[symbol]
+            total = total + coef
+        return total
 
     def __str__(self) -> str:
         if not self.terms:
