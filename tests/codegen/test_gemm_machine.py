@@ -155,16 +155,30 @@ def test_rounds_of_several_terms(terms, isa):
 @EVERY
 @pytest.mark.parametrize("storage", ("float", "bf16", "f16"))
 def test_loops_over_unpacked_b_move_nothing(storage, isa):
-    """wide*tall FMAs for wide + tall loads; height*deep FMAs for deep loads of B."""
-    params, (wide, tall) = default_params(isa), dots.tile_of(isa)
-    code = compile_kernel(dots.dot_tiles(isa, storage), isa)
-    loop = next(s for s in code.loop_stats() if s.name == "dot k")
-    assert (loop.fmas, loop.moves, loop.spills) == (wide * tall, 0, 0)
+    """height*deep FMAs for deep loads of B."""
+    params = default_params(isa)
     for height in sweep.swept_heights(params):
         code = compile_kernel(sweep.sweep(isa, storage, height, sweep.DEEP), isa)
         loop = next(s for s in code.loop_stats() if s.name == "sweep")
         assert (loop.fmas, loop.moves, loop.spills) == (height * sweep.DEEP, 0, 0)
         assert loop.stores == height
+
+
+@EVERY
+@pytest.mark.parametrize("ahead", (0, 512))
+@pytest.mark.parametrize("storage", ("float", "bf16", "f16"))
+def test_dots_load_a_vector_of_b_once_per_tile(storage, ahead, isa):
+    """wide*tall FMAs for wide + tall loads; the first tile stores what it read, and the others load
+    floats whatever B is."""
+    wide, tall = dots.tile_of(isa)
+    code = compile_kernel(dots.dot_tiles(isa, ahead, storage), isa)
+    loops = {s.name: s for s in code.loop_stats()}
+    for name, stores in (("dot k", wide), ("dot k panel", 0)):
+        loop = loops[name]
+        assert (loop.fmas, loop.moves, loop.spills) == (wide * tall, 0, 0)
+        assert loop.stores == stores
+    assert loops["dot k panel"].loads <= wide + tall + 1  # a slot may be added from memory
+    assert loops["dot k panel"].instructions <= wide * tall + wide + tall + 6
 
 
 @EVERY

@@ -66,13 +66,13 @@ def drivers(product: Contraction, isa: Isa,
     stored, found = _stored(product), []
     pairs = PAIRS if _paired(product, params) else "float"
     if product.a.along and params.few:
-        found.append((0, 1, stream_routine(isa, product.b.along, stored)))
+        found.append((0, 1, stream_routine(isa, product.b.along, stored, params.column_ahead)))
     low = len(found)
     if not product.b.along and params.swept > low:
         found.append((low, params.swept, swept_routine(isa, params, stored[1])))
     if product.b.along and product.a.along and params.few > low:
         how = (pairs, pairs) if pairs == PAIRS else stored
-        found.append((low, params.few, dots_routine(isa, params.few, how)))
+        found.append((low, params.few, dots_routine(isa, params, how)))
     found.append((found[-1][1] if found else 0, None, packed_routine(isa, params, pairs)))
     m = product.m.constant
     return [f for f in found if m is None or f[0] < m and (f[1] is None or m <= f[1])]

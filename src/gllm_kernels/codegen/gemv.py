@@ -30,10 +30,11 @@ SWEEP = 4096  # and where it is read along j: they stay in the 1st-level cache
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A driver being written; `stored` is how A and B lie in memory."""
+    """A driver being written; `stored` is how A and B lie in memory; `ahead`: see `ask`."""
 
     build: KernelBuilder
     stored: tuple[str, str]
+    ahead: int
 
     def arg(self, name: str) -> Value:
         return self.build.arg(name)
@@ -49,17 +50,17 @@ def stream_bytes(along: bool, isa: Isa) -> int:
     return HEAD + (dot_pitch(BLOCK) if along else 4 * (SWEEP + isa.lanes))
 
 
-def stream_routine(isa: Isa, along: bool, stored: tuple[str, str]) -> Routine:
+def stream_routine(isa: Isa, along: bool, stored: tuple[str, str], ahead: int) -> Routine:
     """The driver for one row, by how B lies in memory."""
     return Routine(f"{'dot' if along else 'columns'} {' '.join(stored)}", stream,
-                   (isa, along, stored))
+                   (isa, along, stored, ahead))
 
 
-def stream(isa: Isa, along: bool, stored: tuple[str, str]) -> Kernel:
+def stream(isa: Isa, along: bool, stored: tuple[str, str], ahead: int) -> Kernel:
     """A block of columns at a time; every block has its epilogue while its sums are in the
     1st-level cache."""
     b = routine_builder("gemv.dot" if along else "gemv.columns", isa, WORK)
-    s, begin, end = Stream(b, stored), b.emit(K.BEGIN), b.emit(K.END)
+    s, begin, end = Stream(b, stored, ahead), b.emit(K.BEGIN), b.emit(K.END)
     body, width, margin = (dot, BLOCK, 4 * MARGIN) if along else (columns, SWEEP, 0)
     sums = b.emit(K.SCRATCH) + (HEAD + margin)
     with b.loop(begin, end, width, name="block") as j:
@@ -98,8 +99,7 @@ def dot(s: Stream, j: Value, columns: Value, target: Value) -> None:
 def _tile(s: Stream, start: Value, line: Value, following: Value) -> Value:
     """The sums of GROUP columns from `start` on in one vector.
 
-    The next group of columns is prefetched as one linear stretch: the hardware follows few streams
-    at once, and not across a page. One vector per round: the tile alone has enough independent
+    One vector per round: the tile alone has enough independent
     sums, and the next round overlaps with this one anyway.
     """
     b = s.build
@@ -111,12 +111,11 @@ def _tile(s: Stream, start: Value, line: Value, following: Value) -> Value:
         with b.loop(lo, hi, b.lanes, *inits, name=f"dot k{name}") as loop:
             moving, far, acc = loop.phis[:count], loop.phis[count], loop.phis[count + 1:]
             left = b.load(s.arg("a"), loop.iv, size[0], mask=mask, storage=s.stored[0])
-            for disp in range(0, vector * GROUP, LINE):
-                b.emit(K.PREFETCH, far, b.int(0), imm=Mem(1, disp, level=1))
+            places = [(moving[c // 4], offsets[c % 4]) for c in range(GROUP)]
+            ask(b, s.ahead, places, vector, far)
             sums = []
-            for c, value in enumerate(acc):
-                index, scale = offsets[c % 4]
-                right = b.load(moving[c // 4], index, scale, mask=mask, storage=s.stored[1])
+            for (base, (index, scale)), value in zip(places, acc, strict=True):
+                right = b.load(base, index, scale, mask=mask, storage=s.stored[1])
                 sums.append(b.emit(K.VFMA, left, right, value))
             loop.yields(*(q + vector for q in moving), far + vector * GROUP, *sums)
         return loop.results
@@ -124,6 +123,18 @@ def _tile(s: Stream, start: Value, line: Value, following: Value) -> Value:
     inits = (*quads, following, *(b.const(0.0),) * GROUP)
     acc = rounds(b, s.arg("k"), True, inits, k_loop)[count + 1:]
     return sum_each(b, [acc[i % GROUP] for i in range(b.lanes)])
+
+
+def ask(b: KernelBuilder, ahead: int, places: list[tuple[Value, tuple[Value, int]]], size: int,
+        following: Value) -> None:
+    """A step of `size` bytes in every column: prefetch `ahead` bytes ahead in each, or as many
+    lines of what follows the columns, which is one stretch (`TuningParams.column_ahead`)."""
+    if ahead:
+        for base, (index, scale) in places:
+            b.emit(K.PREFETCH, base, index, imm=Mem(scale, ahead, level=2))
+        return
+    for disp in range(0, len(places) * size, LINE):
+        b.emit(K.PREFETCH, following, b.int(0), imm=Mem(1, disp, level=1))
 
 
 # -- columns ---------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ TILES = ("c", "c_line", "c_size", "direct", "args", "tile", "epilogue", "height"
 SMALL = ("a", "a_line", "a_depth", "b", "b_depth", "depth", "target", "pitch")
 SWEEP = ("a", "b", "b_step", "columns", "sums")
 DOTS = ("tiles", "x", "x_next", "w", "w_line", "depth", "source", "source_next", "kept", "last",
-        "target", "ahead", "odd")
+        "target", "ahead", "odd", "panel", "panel_step", "ahead_first", "ahead_later")
 # of one head: q, k and v from row, key and column 0 on; the last five are routines of the trace
 # and the block that they find where scratch would be
 ATTEND = ("q", "q_line", "q_depth", "k", "k_line", "k_depth", "v", "v_line", "v_depth", "depth",
