@@ -110,8 +110,8 @@ def long_chain(g: CompilerGraph) -> View:
 
 @planned
 def wide_chain(g: CompilerGraph) -> View:
-    """Seven streams added up, and a norm of the sum: its rows are read twice."""
-    x = g.input("x0", ("tokens", 4096))
-    for number in range(1, 7):
-        x = g.op("vec_add", x, g.input(f"x{number}", ("tokens", 4096)))
-    return g.op("rms_norm", x, weight(g, 4096))
+    """Twelve streams added up, a norm of the sum, and a gate: the rows of the streams are read twice."""
+    x = g.input("x0", ("tokens", 8192))
+    for number in range(1, 12):
+        x = g.op("vec_add", x, g.input(f"x{number}", ("tokens", 8192)))
+    return g.op("vec_mul", g.op("rms_norm", x, weight(g, 8192)), g.input("gate", ("tokens", 8192)))

@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import blocks
 import numpy as np
 import pytest
+from plan_graphs import graph_of
 
 from gllm_kernels.codegen.reduce import phases
 from gllm_kernels.codegen.rewrite import prepare
 from gllm_kernels.fusion.buffers import plan_buffers
+from gllm_kernels.fusion.cost import crossing, cut_of, loop_of
 from gllm_kernels.fusion.interp import run_plan
 from gllm_kernels.fusion.linear import linearise
 from gllm_kernels.fusion.plan import plan_fusion
@@ -197,3 +201,27 @@ def test_a_row_read_twice_is_stored_on_the_way():
     assert kept_in("a", outputs=True) == (True, 1)
     assert kept_in("a") == (False, 1)
     assert kept_in("a", "b") == (True, 1)
+
+
+def test_a_loop_is_cut_where_the_fewest_bytes_cross():
+    """Two rounds that each hold twelve values: between them a single one is known."""
+    dag = build_dag(graph_of("long_chain").finish())
+    nodes = list(dag.graph.nodes)
+    temporaries = {b.name for b in dag.graph.buffers if b.kind == "temp"}
+    few = replace(WIDE, isa="avx2", lanes=8, vector_registers=8, l3=1 << 20)
+    cut = cut_of(nodes, temporaries, few)
+    assert nodes[cut.node].inputs[0][1] == nodes[cut.node - 1].outputs[0][1] and cut.node == 36
+    assert crossing(nodes, cut.node, temporaries, few) < crossing(nodes, cut.node - 1, temporaries, few)
+    whole = loop_of(nodes)
+    assert [whole.spilled(replace(few, vector_registers=n)) for n in (8, 14, 16)] == [13, 1, 0]
+    assert "13 values find none of 8 registers" in cut.reason
+    assert cut_of(nodes[:12], temporaries, few) is None
+
+
+def test_rows_that_a_norm_reads_again_are_counted_by_where_they_fit():
+    graph = graph_of("wide_chain").finish()
+    nodes = list(graph.nodes)
+    assert len(loop_of(nodes).rows) == 12 and not loop_of(nodes[:-1]).rows
+    costs = [loop_of(nodes).cycles(replace(WIDE, l1d=l1, l2=l2))
+             for l1, l2 in ((1 << 19, 1 << 20), (1 << 15, 1 << 20), (1 << 15, 1 << 18))]
+    assert costs == sorted(costs) and len(set(costs)) == 3

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ..errors import CompileError
 from ..trace.affine import Affine
-from ..trace.ir import Op, OpTrace
+from ..trace.ir import WEIGHTS, Op, OpTrace
 from ..trace.spec import free_symbols
 from .access import integer
 from .isa.base import Isa
@@ -19,11 +19,6 @@ from .kernel import I64, K, KernelBuilder, KParam, Value
 
 KINDS = {"in": "ptr", "out": "ptr", "inout": "ptr", "dim": I64, "scalar": "f32"}
 Domain = tuple[tuple[str, Affine], ...]
-
-# how many vector instructions an operation becomes, roughly; the others are one. A Reduce that
-# differs from lane to lane is a loop
-WEIGHTS = {Op.EXP: 14, Op.EXP2: 12, Op.EXPM1: 20, Op.TANH: 24, Op.LOG: 24, Op.LOG2: 24,
-           Op.LOG1P: 28, Op.ERF: 30, Op.SIN: 28, Op.COS: 28, Op.POW: 90, Op.REDUCE: 64}
 
 
 def begin(trace: OpTrace, isa: Isa) -> KernelBuilder:

@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from ..errors import CompileError
 from ..trace.affine import Affine
 from ..trace.ir import (
-    CONSTANTS, REDUCERS, WIDTH, Op, OpTrace, Store, TraceOp, double_bits, float_bits,
+    CONSTANTS, REDUCERS, WEIGHTS, WIDTH, Op, OpTrace, Store, TraceOp, double_bits, float_bits,
 )  # fmt: skip
 from ..trace.spec import free_symbols, types
 from .access import Env, integer, lane_step, place, storage_of, store
 from .elementwise import check_in_place, map_row
-from .frame import WEIGHTS, begin, by_row, copies_for, domain_of, each_unit, reach, units_of, weight
+from .frame import begin, by_row, copies_for, domain_of, each_unit, reach, units_of, weight
 from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Pair, Value
 from .lower import (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from ..graph.bind import TensorStore, TensorTrace, bind
 from ..graph.dag import SemanticDAG, TensorEdge
 from ..graph.ir import Node
+from .cost import Cut, cut_of
 from .profile import DeviceProfile
 from .rules import Candidate, FusionMode, Verdict, judge, refusal
 from .substitute import substitute
@@ -66,10 +67,20 @@ def plan_fusion(dag: SemanticDAG, profile: DeviceProfile) -> FusionPlan:
     The latest producer is the only safe host: everything else the node reads is computed before
     that group runs, so merging never closes a cycle.
     """
-    planner = _Planner(dag, profile)
+    cuts: dict[int, str] = {}
+    while (planner := _planned(dag, profile, cuts)).cut:
+        cuts[planner.cut.node] = planner.cut.reason
+    return FusionPlan(dag, profile, tuple(planner.groups.values()), tuple(planner.decisions))
+
+
+def _planned(dag: SemanticDAG, profile: DeviceProfile, cuts: dict[int, str]) -> _Planner:
+    """Up to the end, or to a group that is cheaper in two: then all starts again, one cut ahead."""
+    planner = _Planner(dag, profile, cuts)
     for node in dag.graph.nodes:
         planner.place(node)
-    return FusionPlan(dag, profile, tuple(planner.groups.values()), tuple(planner.decisions))
+        if planner.cut:
+            break
+    return planner
 
 
 @dataclass
@@ -78,6 +89,8 @@ class _Planner:
 
     dag: SemanticDAG
     profile: DeviceProfile
+    cuts: dict[int, str]  # nodes that join nothing, and why
+    cut: Cut | None = None  # one more
     groups: dict[int, FusionGroup] = field(default_factory=dict)
     home: dict[int, int] = field(default_factory=dict)
     decisions: list[EdgeDecision] = field(default_factory=list)
@@ -101,7 +114,7 @@ class _Planner:
         latest = self.home[edges[0].producer]
         near = [e for e in edges if self.home[e.producer] == latest]
         candidate = self._with_source(self._candidate(edges[0], own))
-        verdicts = {(e.producer, e.view): judge(replace(candidate, edge=e)) for e in near}
+        verdicts = {(e.producer, e.view): self._judge(replace(candidate, edge=e)) for e in near}
         refused = next((v for v in verdicts.values() if v.mode is None), None)
         for edge in edges:
             made = verdicts.get((edge.producer, edge.view)) or self._elsewhere(edge, edges[0], own)
@@ -110,11 +123,18 @@ class _Planner:
             self.decisions.append(EdgeDecision(edge, made.mode, made.reason))
         if refused:
             return own
-        host = self.groups.pop(latest)
-        if verdicts[edges[0].producer, edges[0].view].mode is FusionMode.ONLINE_SOFTMAX:
+        host, mode = self.groups.pop(latest), verdicts[edges[0].producer, edges[0].view].mode
+        if mode is FusionMode.ONLINE_SOFTMAX:
             host = self._with_scores(host, candidate.source.edge)
+        if mode is FusionMode.LOOP:
+            nodes = [self.dag.graph.nodes[n] for n in host.nodes + own.nodes]
+            self.cut = cut_of(nodes, self.readers, self.profile)
         merged = substitute(host.trace, own.trace, [e.view for e in near], candidate.kept)
         return FusionGroup(host.nodes + own.nodes, merged)
+
+    def _judge(self, candidate: Candidate) -> Verdict:
+        verdict, cut = judge(candidate), self.cuts.get(candidate.edge.consumer)
+        return Verdict(None, cut) if verdict.mode and cut else verdict
 
     def _with_scores(self, host: FusionGroup, edge: TensorEdge) -> FusionGroup:
         """The softmax's group behind that of its scores; the edge between them was refused."""

@@ -190,6 +190,10 @@ KINDS = ("f32", "f64", "i32", "i64")
 WIDTH = {"f32": 32, "i32": 32, "f64": 64, "i64": 64}
 INTEGERS = ("i32", "i64")
 CONSTANTS = {"f32": Op.CONST, "f64": Op.CONST64, "i32": Op.INT, "i64": Op.LONG}
+# how many vector instructions an operation becomes, roughly; the others are one. A Reduce that
+# differs from lane to lane is a loop
+WEIGHTS = {Op.EXP: 14, Op.EXP2: 12, Op.EXPM1: 20, Op.TANH: 24, Op.LOG: 24, Op.LOG2: 24,
+           Op.LOG1P: 28, Op.ERF: 30, Op.SIN: 28, Op.COS: 28, Op.POW: 90, Op.REDUCE: 64}
 # type of what is loaded from an array of reals by the type of its elements. f16 and bf16 are how a
 # bound trace says that floats are stored in 16 bits
 REALS = {"float": "f32", "double": "f64", "f16": "f32", "bf16": "f32"}
