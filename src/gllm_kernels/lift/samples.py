@@ -18,7 +18,7 @@ from .operands import VECTOR
 from .program import Program
 
 # Sizes at which the formula is read: 2 apart, so that n and n-1 are never both a dimension.
-FIRST, SECOND = 3, (4, 2, 3, 6, 5, 7)
+FIRST, SECOND = 3, (6, 4, 3, 10, 8, 5)
 FRAMES = (Register.RSP, Register.RBP, Register.RIP)
 ORDINARY = (0, 1, 2, 4, 8, 16)  # immediates that every loop over floats has
 MOST_CLASSES = 64
