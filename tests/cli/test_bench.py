@@ -229,7 +229,7 @@ def test_json_and_picture_of_what_the_table_says(tmp_path: Path) -> None:
     for row in found["rows"]:
         assert row.keys() == {
             "name", "type", "layout", "shape", "flops", "bytes", "cold", "threads", "wrong", "ours",
-            "peers", "wrong_peers", "peak", "read", "metrics", "met", "goals",
+            "one_thread", "peers", "wrong_peers", "peak", "read", "metrics", "met", "goals",
         }  # fmt: skip
         assert row["ours"].keys() == {"best_s", "median_s", "rounds", "rate"}
         fastest = min(peer["best_s"] for peer in row["peers"].values())
@@ -263,6 +263,18 @@ def test_goals_are_met_or_missed_by_how_much(monkeypatch: pytest.MonkeyPatch) ->
         "(gemm nn f32 1024x1024x1024)",
         "goals: 1 of 2 rows met",
     ]
+
+
+@pytest.mark.parametrize(("one", "said"), [(2.0, "met"), (1.5, "missed: one 1.5 of 1.9")])
+def test_two_threads_against_one(monkeypatch: pytest.MonkeyPatch, one: float, said: str) -> None:
+    (case,) = cases_of(Settings(shapes="2048x2048x2048", threads=2))
+    of_one = Times(one, one, 3)
+    row = Row(case, "avx512", False, 2, "", Times(1.0, 1.0, 3), {}, {}, 100e9, 30e9, of_one)
+    assert Table(bench(monkeypatch), 30).row(row).endswith(f"  {said}")
+    (measured,) = rows_of(bench(monkeypatch, shapes="64x64x64", threads=2))
+    assert measured.one.rounds >= ROUNDS and measured.metrics()["one"] > 0
+    (alone,) = rows_of(bench(monkeypatch, shapes="64x64x64"))
+    assert alone.one is None and "one" not in alone.metrics()
 
 
 def test_cold_weights_rotate(monkeypatch: pytest.MonkeyPatch) -> None:

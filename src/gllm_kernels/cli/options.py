@@ -201,7 +201,7 @@ def add_bench(commands: Commands) -> Parser:
     )  # fmt: skip
     made.add_argument(
         "--layout", choices=("nn", "nt"), default="",
-        help="x @ W with W stored k x n, or x @ W.T with W stored n x k (gemv: nt)",
+        help="x @ W with W stored k x n, or x @ W.T with W stored n x k (default: gemm nn, gemv nt)",
     )  # fmt: skip
     made.add_argument(
         "--isa", choices=ISAS, default="", help="cap of the instruction set (default: GLLM_ISA)"

@@ -66,7 +66,7 @@ def draw_roofs(axes: object, rows: Sequence[Row]) -> None:
         own = [row for row in rows if row.case.type == type_]
         peak, read = (float(np.median([getattr(row, name) for row in own]))
                       for name in ("peak", "read"))
-        axes.plot(x, np.minimum(peak, x * read) / 1e9, label=f"attainable, {type_}")
+        axes.plot(x, np.minimum(peak, x * read) / 1e9, label=f"attainable from memory, {type_}")
 
 
 def draw_points(axes: object, rows: Sequence[Row]) -> None:

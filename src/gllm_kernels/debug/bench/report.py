@@ -127,6 +127,7 @@ def row_json(row: Row) -> dict[str, object]:
         "name": case.name, "type": case.type, "layout": case.layout, "shape": list(case.shape),
         "flops": case.flops, "bytes": case.bytes, "cold": row.cold, "threads": row.threads,
         "wrong": row.wrong or None, "ours": times_json(row, row.ours),
+        "one_thread": times_json(row, row.one),
         "peers": {name: times_json(row, times) for name, times in row.peers.items()},
         "wrong_peers": row.wrong_peers, "peak": row.peak or None, "read": row.read or None,
         "metrics": row.metrics(), "met": row.met(),

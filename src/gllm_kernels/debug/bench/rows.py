@@ -15,7 +15,7 @@ from .cases import Case, Settings
 from .goals import goals_of
 from .limits import Limits, limits_of
 from .operators import operator_candidates
-from .peers import Array, Candidate, Peers, found_peers
+from .peers import Array, Candidate, Peers, Run, found_peers
 from .products import product_candidates
 from .timing import Clock, Observe, Times, interleaved
 
@@ -42,19 +42,22 @@ class Row:
     wrong_peers: dict[str, str]
     peak: float  # FLOP/s, 0: no limit known
     read: float  # bytes/s
+    one: Times | None = None  # ours on one thread, where more are measured
 
     def rate(self, times: Times, which: str = "best") -> float:
         """FLOP/s of a product, bytes/s of an operator."""
         return (self.case.flops or self.case.bytes) / getattr(times, which)
 
     def metrics(self) -> dict[str, float]:
-        """numpy, torch, ratio (the best of them): their time / ours; peak, read: shares of the
-        limits, of bandwidth where the weights come from memory; GB/s."""
+        """numpy, torch, ratio (the best of them), one (thread): their time / ours; peak, read: shares
+        of the limits, of bandwidth where the weights come from memory; GB/s."""
         if self.ours is None:
             return {}
         found = {name: times.best / self.ours.best for name, times in self.peers.items()}
         if found:
             found["ratio"] = min(found.values())
+        if self.one:
+            found["one"] = self.one.best / self.ours.best
         bytes_s = self.case.bytes / self.ours.best
         found["GB/s"] = bytes_s / 1e9
         if self.peak and self.case.flops:
@@ -103,6 +106,8 @@ class Bench:
               observe: Observe) -> Row:
         right = {} if faults["ours"] else {n: c.run for n, c in found.items() if not faults[n]}
         s, wrong = self.settings, {n: text for n, text in faults.items() if text and n != "ours"}
+        if "ours" in right and s.threads > 1:
+            right["one"] = on_one_thread(right["ours"])
         limits = self.limits(case) if right else None
         if limits:
             right |= {"peak": limits.peak, "read": limits.read}
@@ -110,7 +115,7 @@ class Bench:
         peak = limits.flops / times.pop("peak").best if limits else 0.0
         read = limits.bytes / times.pop("read").best if limits else 0.0
         return Row(case, self.isa_name, s.cold and case.kind != "ops", s.threads, faults["ours"],
-                   times.pop("ours", None), times, wrong, peak, read)
+                   times.pop("ours", None), times, wrong, peak, read, times.pop("one", None))
 
     def limits(self, case: Case) -> Limits | None:
         if self.isa is None:
@@ -119,6 +124,14 @@ class Bench:
 
     def clock(self) -> Clock:
         return time.thread_time if self.settings.cpu_time else time.perf_counter
+
+
+def on_one_thread(run: Run) -> Run:
+    def alone() -> None:
+        with config(threads=1):
+            run()
+
+    return alone
 
 
 def fault(candidate: Candidate, want: Array, tolerance: tuple[float, float]) -> str:
