@@ -14,6 +14,7 @@ CATALOGUE = "catalogue"
 
 def lift(options: Namespace) -> int:
     from ..lift.lifter import report, timing_table
+    from ..quant.lift import is_decoder, report as block_report
 
     if options.file == CATALOGUE:
         if options.declaration is not None:
@@ -26,6 +27,8 @@ def lift(options: Namespace) -> int:
             f"lift {options.file}: no DECLARATION; add the C declaration of the "
             "function: 'void mish(const float *x, float *out, size_t n)'"
         )
+    elif is_decoder(options.declaration):
+        print(block_report(Path(options.file), options.declaration))
     else:
         print(report(Path(options.file), options.declaration))
     return 0

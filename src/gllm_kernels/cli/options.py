@@ -132,7 +132,8 @@ def add_lift(commands: Commands) -> Parser:
     )  # fmt: skip
     made.add_argument(
         "declaration", metavar="DECLARATION", nargs="?",
-        help="its C declaration: 'void mish(const float *x, float *out, size_t n)'",
+        help="its C declaration: 'void mish(const float *x, float *out, size_t n)'; "
+        "a decoder of weights is 'void decode(const uint8_t *block, float *out)'",
     )  # fmt: skip
     return made
 

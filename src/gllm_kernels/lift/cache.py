@@ -20,18 +20,20 @@ import os
 import platform
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from ..config import current
 from ..errors import GllmError
 from ..trace.ir import OpTrace
 from .elf import Image
 from .signature import PREFIX, Signature
-from .store import LIFTER_VERSION, Json, json_of, trace_of
+from .store import LIFTER_VERSION, Json, trace_of
 
+T = TypeVar("T")
 FIRST_BYTES = 64
 MOST_BYTES, MOST_ENTRIES, MOST_QUESTIONS, LONGEST = 1 << 20, 512, 20_000, 64
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -76,8 +78,10 @@ class Watched:
         return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
-def recall(image: Image, entry: int, signature: Signature) -> OpTrace | None:
-    """The trace that was kept for this function, or None."""
+def recall(
+    image: Image, entry: int, signature: Signature, read: Callable[[Json, Signature], T] | None = None
+) -> T | None:
+    """The trace that was kept for this function, or what `read` makes of the data; or None."""
     with _folder(make=False) as folder:
         if folder is None:
             return None
@@ -86,16 +90,16 @@ def recall(image: Image, entry: int, signature: Signature) -> OpTrace | None:
             data = _read(folder, name)
             if data is None or not _answered(data, Watched(image, entry)):
                 return None
-            return _of_declaration(trace_of(_whole(data["trace"])), signature)
+            return (read or _trace)(_whole(data["trace"]), signature)
         except BAD as failure:
             note(f"{name} in the cache of lifted functions is ignored: {failure or failure!r}")
             return None
 
 
-def keep(watched: Watched, signature: Signature, trace: OpTrace) -> None:
-    """Store a verified trace; without a directory that can be written, nothing happens."""
+def keep(watched: Watched, signature: Signature, trace: Json) -> None:
+    """Store a verified trace, as data; without a directory that can be written, nothing happens."""
     asked = [list(key) for key in watched.asked]
-    data = {"asked": asked, "answers": watched.answers(), "trace": json_of(trace)}
+    data = {"asked": asked, "answers": watched.answers(), "trace": trace}
     text = json.dumps(data, separators=(",", ":")).encode()
     with _folder(make=True) as folder:
         if folder is None or len(text) > MOST_BYTES or len(asked) > MOST_QUESTIONS:
@@ -155,8 +159,9 @@ def _whole(data: Json) -> Json:
     return data
 
 
-def _of_declaration(trace: OpTrace, signature: Signature) -> OpTrace:
-    """Refuse a trace of another function."""
+def _trace(data: Json, signature: Signature) -> OpTrace:
+    """A trace, but not one of another function."""
+    trace = trace_of(data)
     kinds = {"dim": ("dim",), "scalar": ("scalar",), "pointer": ("in", "out", "inout")}
     wanted = [(a.name, a.ctype) for a in signature.arguments]
     roles = zip(trace.params, signature.arguments, strict=False)

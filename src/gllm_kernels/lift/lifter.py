@@ -73,7 +73,7 @@ def lift(source: Source, declaration: str, verify: bool = True) -> OpTrace:
     watched = cache.Watched(subject.image, subject.entry)
     trace, _ = analyse(replace(subject, image=watched))
     check_natively(subject, trace)
-    cache.keep(watched, subject.signature, trace)
+    cache.keep(watched, subject.signature, json_of(trace))
     return trace
 
 

@@ -23,6 +23,7 @@ for _k in range(8, 16):
     GENERAL[getattr(Register, f"R{_k}")] = (_k, 64)
     for _suffix, _width in (("D", 32), ("W", 16), ("L", 8)):
         GENERAL[getattr(Register, f"R{_k}{_suffix}")] = (_k, _width)
+HIGH = {getattr(Register, f"{n[0]}H"): k for k, n in enumerate(_LEGACY[:4])}  # bits 8 to 15
 VECTOR = {getattr(Register, f"XMM{k}"): k for k in range(16)}
 WIDE = {getattr(Register, f"{p}MM{k}") for p in "YZ" for k in range(16)}
 NAMES = [f"r{n.lower()}" for n in _LEGACY] + [f"r{k}" for k in range(8, 16)]
@@ -38,7 +39,7 @@ class UnknownOperand(Exception):
 def width_of(i: Instruction, k: int = 0) -> int:
     """Width in bits of an integer operand."""
     if i.op_kind(k) == OpKind.REGISTER:
-        return general(i.op_register(k))[1]
+        return 8 if i.op_register(k) in HIGH else general(i.op_register(k))[1]
     if i.op_kind(k) == OpKind.MEMORY:
         size = 8 * MemorySizeExt.size(i.memory_size)
         if size in (8, 16, 32, 64):
@@ -83,6 +84,9 @@ def integer(
 ) -> Callable[[Machine], object]:
     """Operand k as an integer: any representative modulo 2^width; also data where `data`."""
     kind = i.op_kind(k)
+    if kind == OpKind.REGISTER and i.op_register(k) in HIGH:
+        number = HIGH[i.op_register(k)]
+        return lambda m: m.high_byte(number, data)
     if kind == OpKind.REGISTER:
         number, own = general(i.op_register(k))
         if own == 64 and width == 64 and not data:

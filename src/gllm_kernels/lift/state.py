@@ -130,6 +130,13 @@ class State(Conditions):
     def read(self, number: int, width: int, data: bool = False) -> object:
         return self.as_integer(self.defined(number), width, data)
 
+    def high_byte(self, number: int, data: bool) -> object:
+        """ah, ch, dh, bh."""
+        word = self.read(number, 16, data)
+        if word.__class__ is Node:
+            return self.shifted_data("shr", word, 8, 16)
+        return self.shifted("shr", word, 8, 16)
+
     def as_integer(self, value: object, width: int, data: bool = False) -> object:
         kind = value.__class__
         if kind is int:
@@ -171,6 +178,14 @@ class State(Conditions):
 
     def calculated(self, op: Op, a: object, b: object, width: int) -> Node:
         return data.binary(self.nodes, op, self.as_data(a, width), self.as_data(b, width))
+
+    def byte_product(self, b: object, signed: bool) -> None:
+        """ax = al * b."""
+        a, self.flags = self.read(0, 8, True), None
+        one, two = (self.extended(x, 8, 32, signed) for x in (a, b))
+        found = v.mul(one, two) if Node not in (one.__class__, two.__class__) else (
+            self.calculated(Op.MUL, one, two, 32))
+        self.write_low(0, 16, found)
 
     def with_carry(self, a: object, b: object, sign: int, carry: Node, width: int) -> Node:
         """a + b + carry, or a - b - carry: with a constant b a choice of what is added."""

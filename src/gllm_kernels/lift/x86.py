@@ -370,6 +370,24 @@ def _test(i: Instruction) -> Step:
     return step
 
 
+@row("bt")
+def _bit(i: Instruction) -> Step:
+    """The carry becomes bit k of data; 0 < bit compares like it."""
+    width = width_of(i)
+    if i.op_kind(0) != OpKind.REGISTER:
+        raise UnknownOperand
+    left, right = integer(i, 0, width, data=True), integer(i, 1, width, data=True)
+
+    def step(m: Machine) -> None:
+        a, k = left(m), right(m)
+        if a.__class__ is not DATA and k.__class__ is not DATA:
+            raise Refusal("a test of one bit of a size", "tests of bits of data")
+        moved = m.calculated(Op.SHR, m.as_data(a, width), k, width)
+        m.flags = ("data", 0, m.calculated(Op.BITAND, moved, 1, width), width)
+
+    return step
+
+
 def _logic(name: str) -> Builder:
     def build(i: Instruction) -> Step:
         width, same = width_of(i), same_register(i)
@@ -437,9 +455,11 @@ def _imul(i: Instruction) -> Step:
 def _both_halves(i: Instruction) -> Step:
     """rdx:rax = rax * operand, of 32 bits: how a compiler divides by a constant."""
     width, signed = width_of(i), MNEMONICS[i.mnemonic] == "imul"
-    if width not in (32, 64):
+    if width == 16:
         raise UnknownOperand
     source = integer(i, 0, width, data=True)
+    if width == 8:
+        return lambda m: m.byte_product(source(m), signed)
 
     def step(m: Machine) -> None:
         m.flags = None

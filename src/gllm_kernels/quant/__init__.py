@@ -1,0 +1,1 @@
+"""Weight formats: what the machine code of a block decoder says about the bits of a block."""
