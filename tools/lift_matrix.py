@@ -44,8 +44,8 @@ ZIG = [sys.executable, "-m", "ziglang"]
 COMMANDS = {"gcc": ["gcc"], "clang": ["clang"], "zig cc": [*ZIG, "cc", "-mcpu=x86_64", "-fno-sanitize=all"]}
 LEVELS = {
     "gcc": ("-O0", "-O1", "-O2", "-O3"), "clang": ("-O0", "-O1", "-O2", "-O3"),
-    "zig cc": ("-O1", "-O2", "-O3"), "rustc": ("2", "3", "s"),
-    "zig": ("ReleaseSmall", "ReleaseFast"),
+    "zig cc": ("-O1", "-O2", "-O3"), "rustc": ("1", "2", "3", "s"),
+    "zig": ("Debug", "ReleaseSafe", "ReleaseSmall", "ReleaseFast"),
 }  # fmt: skip
 VARIANTS = {
     "": ["-fPIC", "-ffp-contract=off"],

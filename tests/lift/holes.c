@@ -257,3 +257,31 @@ void place_chosen(const float *x, float *out, size_t n) { int k = (uintptr_t)pla
 void place_float(const float *x, float *out, size_t n) { union { uint32_t u; float f; } t = {(uint32_t)(uintptr_t)placed}; EACH(i, n) out[i] = x[i] + t.f; }
 // reject: written out
 void place_written(uint64_t *out, size_t n) { EACH(i, n) out[i] = (uintptr_t)placed + i; }
+
+/* ---- a counter that steps by the carry of a comparison, as those of ranges in Rust do */
+// either: by the test that ends the loop
+void carry_own(const float *x, float *out, size_t n) { size_t j = 0; EACH(i, n) { out[i] = x[j]; j += i + 1 < n; } }
+// reject: by a test of another size
+void carry_other(const float *x, float *out, size_t m, size_t n) { size_t j = 0; EACH(i, n) { out[i] = x[j]; j += i < m; } }
+// reject: by a test of itself, so that it stops early
+void carry_itself(const float *x, float *out, size_t m, size_t n) { size_t j = 0; EACH(i, n) { out[i] = x[j]; j += j + 1 < m; } }
+// reject: by a test with a constant
+void carry_few(const float *x, float *out, size_t n) { size_t j = 0; EACH(i, n) { out[i] = x[j]; j += i < 40; } }
+// reject: by the test one round early
+void carry_early(const float *x, float *out, size_t n) { size_t j = 0; EACH(i, n) { out[i] = x[j]; j += i + 2 < n; } }
+// reject: what it is after the loop is written
+void carry_last(const float *x, float *out, size_t n) { size_t j = 0, i = 0; do { out[i] = x[i]; i++; j += i < n; } while (i < n); out[j] = 1.0f; }
+// reject: two counters, one of which stays behind at the end
+float carry_after(const float *x, size_t n) { size_t j = 0, i = 0; float s = 0; do { s += x[i]; i++; j += i < n; } while (i < n); return s * (float)j; }
+
+/* ---- branches on overflow, as languages that check it have them */
+// either: a position in an array does not overflow
+void over_index(const float *x, float *out, size_t m, size_t n) { EACH(i, m) EACH(j, n) { size_t p; if (__builtin_mul_overflow(i, n, &p) || __builtin_add_overflow(p, j, &p)) __builtin_trap(); out[p] = x[p] * 2.0f; } }
+// reject: a product that overflows
+void over_product(const float *x, float *out, size_t n) { size_t p; float s = __builtin_mul_overflow(n, (size_t)1 << 40, &p) ? 2.0f : 1.0f; EACH(i, n) out[i] = x[i] * s; }
+// reject: a sum of 32 bits that carries from 16 on
+void over_sum(const float *x, float *out, uint32_t n) { uint32_t p; float s = __builtin_add_overflow(n, 0xfffffff0u, &p) ? 2.0f : 1.0f; EACH(i, n) out[i] = x[i] * s; }
+// reject: an int that overflows
+void over_int(const float *x, float *out, int n) { int p; float s = __builtin_add_overflow(n, 2147483600, &p) ? 2.0f : 1.0f; for (int i = 0; i < n; i++) out[i] = x[i] * s; }
+// reject: a sum of 64 bits that carries from 500 on
+void over_wide(const float *x, float *out, uint64_t n) { uint64_t p; float s = __builtin_add_overflow(n, -500ull, &p) ? 2.0f : 1.0f; EACH(i, n) out[i] = x[i] * s; }

@@ -22,6 +22,7 @@ UNSIGNED = ("b", "ae", "be", "a")
 EQUALITY = {("b", 1): "e", ("ae", 1): "ne", ("be", 0): "e", ("a", 0): "ne"}
 # after and/or/xor/test the carry is clear, so "below or equal" is "equal"
 AFTER_LOGIC = {"be": "e", "a": "ne"}
+NO_CARRY = {"b": False, "ae": True, "o": False, "no": True}
 AFTER_RESULT = ("e", "ne", "s", "ns")
 MOST_PERIOD = 16
 COUNTERS = "ijkpqrstuvw"  # names of the loops around a place in messages, the outermost first
@@ -423,8 +424,11 @@ class Conditions:
 
     # ---- conditions
 
-    def condition(self, cc: str, at: int, block: Block | None, leaves_if: bool) -> bool | Node:
-        """The outcome, or an expression where it depends on data."""
+    def condition(
+        self, cc: str, at: int, block: Block | None, leaves_if: bool | None
+    ) -> bool | Node | None:
+        """The outcome, or an expression where it depends on data. Without `leaves_if`, as a carry:
+        None where the loop ends if the test of its exit is the same."""
         if self.flags is None:
             raise Refusal("the flags are not set by an instruction that is understood", at=at)
         kind, a, b, width = self.flags
@@ -443,14 +447,25 @@ class Conditions:
             return self._compare(cc, a, b, width, at, block, leaves_if)
         if kind == "logic" and cc in ("b", "ae"):
             return cc == "ae"
-        if kind == "result" and cc not in AFTER_RESULT:
+        if kind in ("result", "product") and b and cc in NO_CARRY and self.no_carry((a, *b), width):
+            return NO_CARRY[cc]
+        if kind == "product" or (kind == "result" and cc not in AFTER_RESULT):
             raise Refusal(f"condition {cc!r} on the carry or overflow of an addition", at=at)
         relation = RELATION[AFTER_LOGIC.get(cc, cc)] if cc in RELATION else None
         self._exact(a, width, at)
         return self._decide(relation, a, at, block, leaves_if)
 
+    def no_carry(self, values: tuple[object, ...], width: int) -> bool:
+        """Whether numbers, and what was computed of them, are in range by contract, none negative."""
+        for a in values:
+            low = v.lower_bound(a) if a.__class__ in (int, v.Poly) else None
+            if low is None or low < 0 or not self.fits(a, width) or v.value_of(a) >> width - 1:
+                return False
+            self._limit(a, width)
+        return True
+
     def _compare(
-        self, cc: str, a: v.Int, b: v.Int, width: int, at: int, block: Block | None, leaves_if: bool
+        self, cc: str, a: v.Int, b: v.Int, width: int, at: int, block: Block | None, leaves_if: bool | None
     ) -> bool:
         self._exact(a, width, at)
         self._exact(b, width, at)
@@ -498,7 +513,7 @@ class Conditions:
         return v.add(a, 1 << width) if self.record(at, a, "l") else a
 
     def _decide(
-        self, relation: str | None, d: v.Int, at: int, block: Block | None, leaves_if: bool
+        self, relation: str | None, d: v.Int, at: int, block: Block | None, leaves_if: bool | None
     ) -> bool:
         if relation is None:
             raise Refusal("a condition on parity or overflow of integers", at=at)
@@ -526,13 +541,17 @@ class Conditions:
         return outcome
 
     def _loop_control(
-        self, relation: str, d: v.Poly, at: int, block: Block | None, leaves_if: bool
+        self, relation: str, d: v.Poly, at: int, block: Block | None, leaves_if: bool | None
     ) -> bool:
         """Only the test that leaves the innermost loop may look at its counter."""
         outcome = HOLDS[relation](d.value)
         if not v.feasible(d, relation):
             return outcome
         frame = self.frames[-1] if self.frames else None
+        if leaves_if is None and frame and v.loops_of(d) == {frame.loop}:
+            self._first_round(at, d, relation, frame, False)
+            frame.carried.append((d, relation, at))
+            return outcome or None
         if block is None or frame is None or block.leaves != frame.loop:
             raise Refusal(
                 f"a branch on a loop counter: {self.compared(d)}",
@@ -553,10 +572,14 @@ class Conditions:
         frame.tests[at] = d, relation
         if left:
             frame.exit = at
+        self._first_round(at, d, relation, frame, True)
+        return outcome
+
+    def _first_round(self, at: int, d: v.Poly, relation: str, frame: object, jump: bool) -> None:
+        """The counter is 0 there, so the outcome is a condition on the sizes."""
         if frame.round == 0:
             sizes = {m: c for m, c in d.terms.items() if not m or m[-1] < v.COUNTER}
-            self.record(at, v.make(sizes, d.value), relation, True)  # the counter is 0 here
-        return outcome
+            self.record(at, v.make(sizes, d.value), relation, jump)
 
     # ---- conditions on data
 

@@ -14,7 +14,7 @@ from math import isqrt
 
 from ..trace.ir import WIDTH
 from . import value as v
-from .conditions import CHOSEN
+from .conditions import CHOSEN, NEGATED
 from .data import Part
 from .elf import Image
 from .error import Refusal
@@ -40,6 +40,7 @@ class Frame:
     round: int = 0
     exit: int | None = None  # the test that left
     tests: dict[int, tuple[v.Poly, str]] = field(default_factory=dict)  # the last of each
+    carried: list[tuple[v.Poly, str, int]] = field(default_factory=list)  # of adc in this round
     expected: dict[int, object] = field(default_factory=dict)
 
 
@@ -127,8 +128,17 @@ class Loops(State):
             product *= self.atoms[number]
         return product
 
+    def _check_carries(self, frame: Frame) -> None:
+        """What adc added is the outcome of the one test that ends the loop, in every round."""
+        tests = list(frame.tests.values())
+        for d, relation, at in frame.carried:
+            if tests not in ([(d, relation)], [(d, NEGATED[relation])]):
+                raise Refusal(f"a counter that steps by a comparison: {self.compared(d)}", at=at)
+        frame.carried.clear()
+
     def _repeat(self, frame: Frame) -> None:
         """A back edge: learn steps, check those that are known, and move the counter on."""
+        self._check_carries(frame)
         frame.round += 1
         integers, narrow = self._locations()
         for location, now in narrow.items():
@@ -187,6 +197,7 @@ class Loops(State):
 
     def _leave(self, frame: Frame) -> None:
         """After its loop a counter is what the exit condition says: solve it, or give up on it."""
+        self._check_carries(frame)
         final = self._final(frame)
         if frame.round:
             self._check_length(frame, final)

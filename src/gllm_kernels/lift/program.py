@@ -104,7 +104,7 @@ def targets_of(i: Instruction, image: Image) -> tuple[int, ...]:
         return (i.near_branch_target, i.next_ip)
     if flow == FlowControl.UNCONDITIONAL_BRANCH:
         return () if image.callee(i.near_branch_target) else (i.near_branch_target,)
-    return ()  # a return, or an indirect jump; the targets of a table are found by `_tables`
+    return ()  # a return, or an indirect jump
 
 
 def _block(image: Image, start: int, found: dict[int, Instruction], leaders: set[int]) -> Block:

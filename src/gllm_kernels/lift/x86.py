@@ -10,6 +10,7 @@ stand in `floats`. Meanings: Intel SDM volume 2.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from iced_x86 import FlowControl, Instruction, Mnemonic, OpKind
@@ -63,13 +64,13 @@ STRAIGHT = (FlowControl.NEXT, FlowControl.CALL, FlowControl.INDIRECT_CALL)
 
 def compile_step(i: Instruction, image: Image) -> Step:
     """The meaning of one instruction that does not jump."""
-    if i.flow_control in (FlowControl.CALL, FlowControl.INDIRECT_CALL):
-        target, at = _callee(i, image), i.ip
-        return lambda m: call(m, target(m), at)
     if i.flow_control == FlowControl.UNCONDITIONAL_BRANCH:
         return _nop(i)  # to the next instruction
     builder = ROWS.get(MNEMONICS[i.mnemonic])
     try:
+        if i.flow_control in (FlowControl.CALL, FlowControl.INDIRECT_CALL):
+            target, at = _callee(i, image), i.ip
+            return lambda m: call(m, target(m), at)
         if builder is not None:
             return builder(i)
     except UnknownOperand:
@@ -110,10 +111,9 @@ def _end(i: Instruction, block: Block, image: Image) -> Callable[[Machine], int]
     if flow == FlowControl.UNCONDITIONAL_BRANCH and block.succ:
         target = block.succ[0]
         return lambda m: target
-    if flow in (FlowControl.UNCONDITIONAL_BRANCH, FlowControl.INDIRECT_BRANCH) and not block.succ:
-        return _tail_call(_callee(i, image), i.ip)
-    if flow == FlowControl.INDIRECT_BRANCH:
-        return _switch(_callee(i, image), block)
+    if flow in (FlowControl.UNCONDITIONAL_BRANCH, FlowControl.INDIRECT_BRANCH):
+        with suppress(UnknownOperand):
+            return _tail_call(_callee(i, image), i.ip)
     if i.mnemonic == Mnemonic.RET and i.op_count == 0:
         return lambda m: EXIT
     refuse = _unsupported(i)
@@ -137,18 +137,6 @@ def _tail_call(target: Callable[[Machine], object], at: int) -> Callable[[Machin
     def end(m: Machine) -> int:
         call(m, target(m), at, tail=True)
         return EXIT
-
-    return end
-
-
-def _switch(target: Callable[[Machine], object], block: Block) -> Callable[[Machine], int]:
-    """A jump through a table of constants, at an index that is a constant in this run."""
-
-    def end(m: Machine) -> int:
-        place = target(m)
-        if place not in block.succ:
-            raise Refusal("a jump to an address that is not a constant")
-        return place
 
     return end
 
@@ -260,7 +248,7 @@ def _binary(name: str, meaning: Callable[[v.Int, v.Int], v.Int]) -> Builder:
                 write(m, result)
                 return
             result = meaning(a, b)
-            m.flags = (flags, a, b, width) if flags == "compare" else (flags, result, 0, width)
+            m.flags = (flags, a, b, width) if flags == "compare" else (flags, result, (a, b), width)
             write(m, result)
 
         return step
@@ -274,7 +262,8 @@ ROWS["add"], ROWS["sub"] = _binary("add", v.add), _binary("sub", v.sub)
 
 
 def _carried(sign: int) -> Builder:
-    """adc, sbb: the carry of an integer comparison is 0 or 1 for these sizes, or depends on data."""
+    """adc, sbb: the carry of an integer comparison is 0 or 1 for these sizes, or depends on data,
+    or is that of the test that ends the loop: i += i < n steps by 1 wherever the loop goes on."""
 
     def build(i: Instruction) -> Step:
         width, at, same = width_of(i), i.ip, same_register(i)
@@ -282,7 +271,10 @@ def _carried(sign: int) -> Builder:
         write = writer(i, width)
 
         def step(m: Machine) -> None:
-            carry = m.condition("b", at, None, False)
+            carry = m.condition("b", at, None, None)
+            if carry is None:
+                write(m, m.opaque("a counter beyond the end of its loop", 0))
+                return
             if carry.__class__ is DATA:
                 m.flags = None
                 a, b = (0, 0) if same and sign < 0 else (left(m), right(m))
@@ -314,7 +306,7 @@ def _count(by: int) -> Builder:
                 write(m, result)
                 return
             result = v.add(a, by)
-            m.flags = ("result", result, 0, width)
+            m.flags = ("result", result, 0, width)  # the carry is not its own
             write(m, result)
 
         return step
@@ -453,7 +445,8 @@ def _imul(i: Instruction) -> Step:
 
 @row("mul")
 def _both_halves(i: Instruction) -> Step:
-    """rdx:rax = rax * operand, of 32 bits: how a compiler divides by a constant."""
+    """rdx:rax = rax * operand: of data of 32 bits, how a compiler divides by a constant; of sizes
+    and counters the upper half is 0, as zig and rustc make sure of."""
     width, signed = width_of(i), MNEMONICS[i.mnemonic] == "imul"
     if width == 16:
         raise UnknownOperand
@@ -464,6 +457,13 @@ def _both_halves(i: Instruction) -> Step:
     def step(m: Machine) -> None:
         m.flags = None
         a, b = m.read(RAX, width, True), source(m)
+        if width == 64 and not signed and m.no_carry((a, b), width):
+            product = v.mul(a, b)
+            if m.no_carry((product,), width):
+                m.flags = ("product", product, (a, b), width)
+                m.write64(RAX, product)
+                m.write64(RDX, 0)
+                return
         if width == 64 or (a.__class__ is not DATA and b.__class__ is not DATA):
             raise Refusal(
                 "the upper half of a product of 64 bits",
