@@ -146,4 +146,5 @@ FORMS = [Form(a, b) for a in "nt" for b in "nt"] + [
 def small(isa: Isa) -> TuningParams:
     """Blocks so small that a few dozen elements cross all their edges."""
     params = default_params(isa)
-    return replace(params, kc=16, mc=2 * params.mr, nc=2 * params.nr, few=3, swept=5, near=0)
+    return replace(params, kc=16, mc=2 * params.mr, nc=2 * params.nr, few=3, swept=5, near=0,
+                   sweep_width=48)

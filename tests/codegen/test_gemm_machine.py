@@ -157,8 +157,8 @@ def test_rounds_of_several_terms(terms, isa):
 def test_loops_over_unpacked_b_move_nothing(storage, isa):
     """height*deep FMAs for deep loads of B."""
     params = default_params(isa)
-    for height in sweep.swept_heights(params):
-        code = compile_kernel(sweep.sweep(isa, storage, height, sweep.DEEP), isa)
+    for height, width in sweep.variants(replace(params, sweep_width=4096)):
+        code = compile_kernel(sweep.sweep(isa, storage, (height, width), sweep.DEEP), isa)
         loop = next(s for s in code.loop_stats() if s.name == "sweep")
         assert (loop.fmas, loop.moves, loop.spills) == (height * sweep.DEEP, 0, 0)
         assert loop.stores == height

@@ -53,7 +53,8 @@ def params_of(random, isa):
     return replace(params, kc=random.choice((8, 16, 40)), mc=random.choice((1, 2, 3)) * params.mr,
                    nc=random.choice((1, 2, 3)) * params.nr, ahead=random.choice((0, 512)),
                    heights=random.choice((1, 2)), few=random.choice((0, 3, 20)),
-                   swept=random.choice((0, 5, 30)), share=random.choice((8, 33, 512)))
+                   swept=random.choice((0, 5, 30)), sweep_width=random.choice((512, 64)),
+                   column_ahead=random.choice((0, 512)), share=random.choice((8, 33, 512)))
 
 
 def stored(random, trace):

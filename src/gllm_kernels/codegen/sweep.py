@@ -10,7 +10,8 @@ dozen rows. The sum of an element runs over r in ascending order in one accumula
 
 from __future__ import annotations
 
-from itertools import accumulate
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from ..dtypes import SIZE
 from ..trace.affine import Affine
@@ -23,17 +24,26 @@ from .work import HEAD, PACK, SWEEP, WORK, bounded, call, finished, routine_buil
 
 WIDTH = 512  # columns of a block: the sums of 14 rows take 28 KB
 DEEP = 8  # rows of B in a sweep
+AHEAD = 512  # bytes that a long run is prefetched ahead
 
 
 def swept_heights(params: TuningParams) -> tuple[int, int]:
-    """Rows are tiles of the second, the last perhaps of the first."""
+    """As many tiles as the second needs, so many of the first as the rows allow."""
     return params.mr // 2 + 1, params.mr
+
+
+def variants(params: TuningParams) -> list[tuple[int, int]]:
+    """(height, columns of a block); those of `sweep_width` are for one tile, and one is lower."""
+    low, high = swept_heights(params)
+    alone = (low // 2, low, high) if params.sweep_width != WIDTH else ()
+    return [(low, WIDTH), (high, WIDTH), *((height, params.sweep_width) for height in alone)]
 
 
 def offsets_of(isa: Isa, params: TuningParams) -> tuple[int, ...]:
     """Scratch: sums, what packing needs at the edge, packed tiles, the end."""
     rows = params.swept + params.mr
-    sizes = (4 * rows * WIDTH, spare_bytes(params.kc, isa.lanes),
+    sizes = (4 * max(rows * WIDTH, params.mr * params.sweep_width),
+             spare_bytes(params.kc, isa.lanes),
              block_bytes(params.kc, -(-params.swept // params.mr), params.mr, isa.lanes))
     return tuple(accumulate([HEAD, *(-(-size // LINE) * LINE for size in sizes)]))
 
@@ -42,42 +52,71 @@ def swept_routine(isa: Isa, params: TuningParams, storage: str) -> Routine:
     return Routine(f"swept {storage}", swept, (isa, params, storage))
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of A as `tiles`, the first `whole` of them of full height; `alone`: there is one.
+    Its sums may come from the 2nd-level cache, so rows of B are read in long runs."""
+
+    build: KernelBuilder
+    params: TuningParams
+    tiles: Value
+    whole: Value
+    alone: Value
+
+    @property
+    def width(self) -> Value:
+        """Columns of a block."""
+        return self.alone * (self.params.sweep_width - WIDTH) + WIDTH
+
+    def tile(self, number: Value) -> tuple[Value, Value, Value]:
+        """The first row, the height and the number of its variant."""
+        b, (low, high) = self.build, swept_heights(self.params)
+        before, full = b.emit(K.IMIN, number, self.whole), bounded(b, self.whole - number, 0, 1)
+        flat = bounded(b, b.int(low // 2 + 1) - b.arg("m"), 0, 1) * self.alone
+        return (number * low + before * (high - low),
+                full * (high - low) + low - flat * (low - low // 2), full + self.alone * 3 - flat)
+
+
+def _rows(b: KernelBuilder, params: TuningParams) -> Rows:
+    (low, high), m = swept_heights(params), b.arg("m")
+    tiles = (m + (high - 1)) / high
+    left = b.emit(K.IMAX, m - tiles * low, b.int(0))  # what they lack when all of them are low
+    alone = bounded(b, b.int(2) - tiles, 0, 1) * int(params.sweep_width != WIDTH)
+    return Rows(b, params, tiles, (left + (high - low - 1)) / (high - low), alone)
+
+
 def swept(isa: Isa, params: TuningParams, storage: str) -> Kernel:
     """The driver: columns in blocks, r in blocks of kc whose part of A is packed."""
     b = routine_builder("gemm.swept", isa, WORK)
-    sums, _, _, _ = offsets_of(isa, params)
-    end, at = b.emit(K.END), b.emit(K.SCRATCH) + sums
-    with b.loop(b.emit(K.BEGIN), end, WIDTH, name="jc") as jc:
-        columns = b.emit(K.IMIN, end - jc.iv, b.int(WIDTH))
-        _clear(b, at, b.arg("m") + params.mr)
+    end, at, rows = b.emit(K.END), b.emit(K.SCRATCH) + offsets_of(isa, params)[0], _rows(b, params)
+    begin, width = b.emit(K.BEGIN), rows.width
+    with b.loop(0, (end - begin + width - 1) / width, 1, begin, name="jc") as jc:
+        first = jc.phis[0]
+        columns = b.emit(K.IMIN, end - first, width)
+        _clear(b, at, sum(rows.tile(rows.tiles - 1)[:2], b.int(0)) * width)
         with b.loop(0, b.arg("k"), params.kc, name="pc") as pc:
             terms = b.emit(K.IMIN, b.arg("k") - pc.iv, b.int(params.kc))
-            right = b.arg("b") + jc.iv * SIZE[storage] + pc.iv * b.arg("b_depth")
-            _block(b, isa, params, storage, (pc.iv, terms, right, columns))
-        finished(b, {"sums": at, "pitch": b.int(4 * WIDTH), "row": b.int(0), "rows": b.arg("m"),
-                     "column": jc.iv, "columns": columns})
+            right = b.arg("b") + first * SIZE[storage] + pc.iv * b.arg("b_depth")
+            _block(isa, rows, storage, (pc.iv, terms, right, columns))
+        finished(b, {"sums": at, "pitch": width * 4, "row": b.int(0), "rows": b.arg("m"),
+                     "column": first, "columns": columns})
+        jc.yields(first + width)
     return b.build(Affine.const(1), 1, "column of a product")
 
 
-def _clear(b: KernelBuilder, at: Value, rows: Value) -> None:
-    with b.loop(0, rows * WIDTH, 4 * b.lanes, name="zeros") as loop:
+def _clear(b: KernelBuilder, at: Value, floats: Value) -> None:
+    with b.loop(0, floats, 4 * b.lanes, name="zeros") as loop:
         for v in range(4):
             b.store(at, loop.iv, b.const(0.0), disp=4 * b.lanes * v)
 
 
-def _block(b: KernelBuilder, isa: Isa, params: TuningParams, storage: str,
-           block: tuple[Value, Value, Value, Value]) -> None:
+def _block(isa: Isa, rows: Rows, storage: str, block: tuple[Value, Value, Value, Value]) -> None:
     """Tile by tile pack A; then sweep by sweep all tiles, so B comes from memory for the first."""
-    first, terms, right, columns = block
+    (first, terms, right, columns), b, params = block, rows.build, rows.params
     sums, spare, packed, _ = offsets_of(isa, params)
-    low, high = swept_heights(params)
-    at, m = b.emit(K.SCRATCH), b.arg("m")
-    whole = (m + (high - low - 1)) / high  # tiles of full height; the rest is `low` rows or fewer
-    tiles = whole + bounded(b, m - whole * high, 0, 1)
-    step = pitch(terms, high, b.lanes)
-    with b.loop(0, tiles, 1, name="pack tiles") as tile:
-        row = tile.iv * high
-        height = _height(b, tile.iv, whole, low, high)
+    at, m, step = b.emit(K.SCRATCH), b.arg("m"), pitch(terms, params.mr, b.lanes)
+    with b.loop(0, rows.tiles, 1, name="pack tiles") as tile:
+        row, height, _ = rows.tile(tile.iv)
         lines = b.emit(K.IMIN, m - row, height)
         source = b.arg("a") + row * b.arg("a_line") + first * b.arg("a_depth")
         call(b, b.arg("pack_a"), "pack", PACK, {
@@ -86,31 +125,36 @@ def _block(b: KernelBuilder, isa: Isa, params: TuningParams, storage: str,
             "target": at + packed + tile.iv * step, "spare": at + spare})
     deep = terms / DEEP * DEEP
     for lo, hi, count in ((b.int(0), deep, DEEP), (deep, terms, 1)):
-        codes = [b.code(sweep_routine(isa, params, storage, h, count)) for h in (low, high)]
+        codes = [b.code(sweep_routine(isa, params, storage, variant, count))
+                 for variant in variants(params)]
         with b.loop(lo, hi, count, name=f"sweeps of {count}") as r:
-            with b.loop(0, tiles, 1, name="tiles") as tile:
-                height = _height(b, tile.iv, whole, low, high)
-                code = codes[0] + (codes[1] - codes[0]) * ((height - low) / (high - low))
-                call(b, code, "sweep", SWEEP, {
+            with b.loop(0, rows.tiles, 1, name="tiles") as tile:
+                row, height, number = rows.tile(tile.iv)
+                call(b, _chosen(b, codes, number), "sweep", SWEEP, {
                     "a": at + packed + tile.iv * step + r.iv * height * 4,
                     "b": right + r.iv * b.arg("b_depth"), "b_step": b.arg("b_depth"),
-                    "columns": columns, "sums": at + sums + tile.iv * (4 * WIDTH * high)})
+                    "columns": columns, "sums": at + sums + row * (4 * WIDTH)})
 
 
-def _height(b: KernelBuilder, tile: Value, whole: Value, low: int, high: int) -> Value:
-    full = bounded(b, whole - tile, 0, 1)
-    return full * (high - low) + low
+def _chosen(b: KernelBuilder, codes: list[Value], number: Value) -> Value:
+    """codes[number]"""
+    code = codes[0]
+    for at, (before, other) in enumerate(pairwise(codes)):
+        code = code + (other - before) * bounded(b, number - at, 0, 1)
+    return code
 
 
 # -- one sweep -------------------------------------------------------------------------------------
-def sweep_routine(isa: Isa, params: TuningParams, storage: str, height: int, deep: int) -> Routine:
-    return Routine(f"sweep {storage} {height}x{deep}", sweep, (isa, storage, height, deep))
+def sweep_routine(isa: Isa, params: TuningParams, storage: str, variant: tuple[int, int],
+                  deep: int) -> Routine:
+    return Routine(f"sweep {storage} {variant[0]}x{deep} of {variant[1]}", sweep,
+                   (isa, storage, variant, deep))
 
 
-def sweep(isa: Isa, storage: str, height: int, deep: int) -> Kernel:
+def sweep(isa: Isa, storage: str, variant: tuple[int, int], deep: int) -> Kernel:
     """Per vector of columns: `height` sums from and to the cache, `deep` loads of B, and FMAs whose
     factor of A is broadcast from memory."""
-    b = routine_builder(f"sweep.{height}x{deep}", isa, SWEEP)
+    b = routine_builder(f"sweep.{variant[0]}x{deep}", isa, SWEEP)
     step, columns = b.arg("b_step"), b.arg("columns")
     quads = [b.arg("b") + step * q for q in range(0, deep, 4)]
     ahead, offsets = step * deep, multiples(b, step)
@@ -118,7 +162,7 @@ def sweep(isa: Isa, storage: str, height: int, deep: int) -> Kernel:
     def j_loop(lo: Value, hi: Value, mask: Value | None, name: str, inits: Values) -> Values:
         with b.loop(lo, hi, b.lanes, *inits, name=f"sweep{name}") as loop:
             sums, *lines = loop.phis
-            _vector(b, storage, (height, deep), sums, lines, (ahead, offsets), mask)
+            _vector(b, storage, (*variant, deep), sums, lines, (ahead, offsets), mask)
             loop.yields(sums + 4 * b.lanes, *(line + SIZE[storage] * b.lanes for line in lines))
         return loop.results
 
@@ -126,17 +170,20 @@ def sweep(isa: Isa, storage: str, height: int, deep: int) -> Kernel:
     return b.build(Affine.const(1), 1, "call")
 
 
-def _vector(b: KernelBuilder, storage: str, tile: tuple[int, int], sums: Value, lines: list[Value],
-            steps: tuple[Value, Multiples], mask: Value | None) -> None:
-    height, deep = tile
+def _vector(b: KernelBuilder, storage: str, tile: tuple[int, int, int], sums: Value,
+            lines: list[Value], steps: tuple[Value, Multiples], mask: Value | None) -> None:
+    """Short runs: prefetch those of the next sweep; long ones: a little ahead in each row."""
+    height, width, deep = tile
     zero, a, (ahead, offsets) = b.int(0), b.arg("a"), steps
-    acc = [b.load(sums, zero, disp=4 * WIDTH * t) for t in range(height)]
+    acc = [b.load(sums, zero, disp=4 * width * t) for t in range(height)]
     for d in range(deep):
         index, scale = offsets[d % 4]
-        if deep > 1:
+        if deep > 1 and width == WIDTH:
             b.emit(K.PREFETCH, lines[d // 4] + ahead, index, imm=Mem(scale, 0, level=1))
+        elif deep > 1:
+            b.emit(K.PREFETCH, lines[d // 4], index, imm=Mem(scale, AHEAD, level=2))
         right = b.load(lines[d // 4], index, scale, 0, mask, storage)
         acc = [b.emit(K.VFMA, right, b.broadcast(a, zero, disp=4 * (d * height + t)), value)
                for t, value in enumerate(acc)]
     for t, value in enumerate(acc):
-        b.store(sums, zero, value, disp=4 * WIDTH * t)
+        b.store(sums, zero, value, disp=4 * width * t)

@@ -6,8 +6,8 @@
     up to `few` rows a B of contiguous terms is not packed, and every column is asked for
     `column_ahead` bytes before (0: what follows a group of columns is, as one stretch)
     up to `swept` rows a B of contiguous columns is not packed, unless it has so few elements that it
-    is `near`; `prepacked`: B is given as panels;
-    `pairs`: two bf16 terms share a lane (VDPBF16PS)
+    is `near`; one tile of rows takes `sweep_width` columns of it at a time
+    `prepacked`: B is given as panels; `pairs`: two bf16 terms share a lane (VDPBF16PS)
     threads share what is packed in tiles of `share` rows and columns
     `unroll` vectors per round of a row loop
 
@@ -40,6 +40,7 @@ class TuningParams:
     few: int = 64
     column_ahead: int = 0
     swept: int = 112
+    sweep_width: int = 512
     share: int = 512
     near: int = 5 << 16
     terms: int = 1
@@ -64,7 +65,7 @@ def default_params(isa: Isa, l2: int = 1 << 20) -> TuningParams:
     far = l2 >= FAR
     return TuningParams(mr=mr, nr=2 * isa.lanes, kc=512 if far else 1024, mc=2048,
                         nc=512 if far else 1024, ahead=4096 if far else 0,
-                        column_ahead=512 if far else 0,
+                        column_ahead=512 if far else 0, sweep_width=4096 if far else 512,
                         pairs=K.VDOT2 in isa.rows)
 
 
