@@ -25,6 +25,7 @@ from .work import HEAD, SMALL, WORK, bounded, call, evenly, finished, routine_bu
 
 AHEAD = 8  # rows of B: those of a power of two bytes share a few sets of the nearest cache
 MANY = 5  # the share of what is near where rows repay the packing of B
+NARROW = 160  # columns up to which packing A is not repaid, and B may be twice as large
 
 def low_height(params: TuningParams) -> int:
     """The lowest tile; rows are divided evenly, so that from twice as many on no other is needed."""
@@ -41,16 +42,18 @@ def may_be_small(product: Contraction, params: TuningParams) -> bool:
     elements, m, n = (product.k * product.n).constant, product.m.constant, product.n.constant
     stored = [storage_of(product.trace, factor.param) for factor in (product.a, product.b)]
     return (stored == ["float", "float"] and not product.b.along and not params.prepacked
-            and params.near > 0 and (elements is None or elements <= params.near)
+            and params.near > 0 and (elements is None or elements <= 2 * params.near)
             and (m is None or m >= low_height(params)) and (n is None or n >= params.nr))
 
 
 def is_small(site: Site, params: TuningParams) -> Value:
     """1 or 0: at least a tile, and B is near."""
-    b, most = site.build, params.near // MANY
+    b, near, most = site.build, params.near, params.near // MANY
     n = integer(b, site.product.n, {})
-    few = bounded(b, b.int(params.swept + 1) - site.m, 0, 1)
-    most = few * (params.near - most) + most
+    few, narrow = (bounded(b, b.int(limit + 1) - size, 0, 1)
+                   for limit, size in ((params.swept, site.m), (NARROW, n)))
+    most = few * (near - most) + most
+    most = (b.int(2 * near) - most) * narrow + most
     return (bounded(b, site.rows - (low_height(params) - 1), 0, 1)
             * bounded(b, n - (params.nr - 1), 0, 1) * bounded(b, most + 1 - site.k * n, 0, 1))
 
@@ -60,17 +63,21 @@ def small_routine(isa: Isa, params: TuningParams) -> Routine:
 
 
 def small(isa: Isa, params: TuningParams) -> Kernel:
-    """The driver for some rows and columns of C: strips of nr columns, whose part of B stays in the 1st-level cache, by tiles."""
+    """The driver for some rows and columns of C, tile by tile: down a strip of nr columns, whose
+    part of B then stays in the nearest cache, or across where C is taller than wide, so that A is
+    read from afar only once."""
     b = routine_builder("gemm.small", isa, WORK)
-    m, end, nr = b.arg("m"), b.emit(K.END), params.nr
-    tiles, height = evenly(b, m, params.mr)
-    code = _code(b, isa, params, height)
-    with b.loop(b.emit(K.BEGIN), end, nr, name="strips") as strip:
-        column = b.emit(K.IMAX, b.emit(K.IMIN, strip.iv, end - nr), b.int(0))
-        with b.loop(0, tiles, 1, name="tiles") as tile:
-            done = tile.iv * height
-            row = b.emit(K.IMIN, done, m - height)
-            _tile(b, nr, code, (row, done, height), (column, strip.iv, end))
+    m, begin, end, nr = b.arg("m"), b.emit(K.BEGIN), b.emit(K.END), params.nr
+    down, height = evenly(b, m, params.mr)
+    across = (end - begin + (nr - 1)) / nr
+    code, tall = _code(b, isa, params, height), bounded(b, m - (end - begin), 0, 1)
+    with (b.loop(0, across + (down - across) * tall, 1, name="outer") as outer,
+          b.loop(0, down + (across - down) * tall, 1, name="inner") as inner):
+        swap = (inner.iv - outer.iv) * tall
+        done, begun = (inner.iv - swap) * height, (outer.iv + swap) * nr + begin
+        row = b.emit(K.IMIN, done, m - height)
+        column = b.emit(K.IMAX, b.emit(K.IMIN, begun, end - nr), b.int(0))
+        _tile(b, nr, code, (row, done, height), (column, begun, end))
     return b.build(Affine.const(1), 1, "column of a product")
 
 
