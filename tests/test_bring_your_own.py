@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "BRING_YOUR_OWN.md").read_text(encoding="utf-8")
 NEEDS = {"C": shutil.which("cc") or shutil.which("gcc") or shutil.which("clang"),
          "Rust": shutil.which("rustc"), "Python": find_spec("numba")}  # fmt: skip
-NEEDS["16-bit arrays, speed"] = NEEDS["C"]
+NEEDS |= dict.fromkeys(("16-bit arrays, speed", "A weight format"), NEEDS["C"])
 BLOCK = re.compile(r"(?:^`(?P<file>[\w.]+)`:\n\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
 
 

@@ -10,7 +10,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from pathlib import Path
@@ -93,6 +94,13 @@ def check_used(trace: OpTrace) -> None:
 def compile_c(text: str, declaration: str, **defaults: float) -> Op:
     """Compile C text with the compiler in $CC, or cc, gcc, clang, and register the function."""
     parse(declaration)  # what is wrong with it is said before the compiler has its say
+    with compiled(text) as library:
+        return register(library, declaration, **defaults)
+
+
+@contextmanager
+def compiled(text: str) -> Iterator[Path]:
+    """The library that the C compiler makes of a text."""
     written = source_bytes(text)
     compiler = find_compiler()
     with tempfile.TemporaryDirectory(prefix="gllm-kernels-") as folder:
@@ -104,7 +112,7 @@ def compile_c(text: str, declaration: str, **defaults: float) -> Op:
             raise CompileError(f"{compiler[0]} refused the source:\n{done.stderr.strip()}")
         if not library.exists():
             raise CompileError(f"{' '.join(compiler)} compiled nothing; set CC to a C compiler")
-        return register(library, declaration, **defaults)
+        yield library
 
 
 def operator(source: FunctionType | str) -> Op | Callable[[FunctionType], Op]:

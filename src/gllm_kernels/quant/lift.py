@@ -132,11 +132,17 @@ def check(desc: QuantDesc, subject: Subject) -> None:
 
 def natively(address: int, blocks: np.ndarray, values: int) -> np.ndarray:
     """What the function makes of blocks."""
-    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
     out = np.empty((len(blocks), values), np.float32)
-    for k in range(len(blocks)):
-        function(blocks[k:].ctypes.data, out[k:].ctypes.data)
+    call_each(address, blocks, out)
     return out
+
+
+def call_each(address: int, blocks: np.ndarray, out: np.ndarray) -> None:
+    """Call a decoder on every row of `blocks` (n, size), C-contiguous like `out` (n, values)."""
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
+    source, target = blocks.ctypes.data, out.ctypes.data
+    for k in range(len(blocks)):
+        function(source + k * blocks.shape[1], target + 4 * k * out.shape[1])
 
 
 def samples(size: int, count: int = SAMPLES) -> np.ndarray:

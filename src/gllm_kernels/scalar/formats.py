@@ -46,9 +46,17 @@ class FormatRegistry:
     rows: dict[str, WeightFormat] = field(default_factory=dict)
     addresses: dict[str, int] = field(default_factory=dict)  # of decoders that users bring
 
+    def register(self, row: WeightFormat, address: int) -> WeightFormat:
+        """Add a format that a user brings; one of the same name must be the same row."""
+        if self.rows.setdefault(row.name, row) != row or row in ROWS:
+            raise FormatError(f"weight format {row.name!r} is there already, {self.rows[row.name]}; "
+                              "give the decoder another name")
+        self.addresses[row.name] = address
+        return row
+
     def lookup(self, name: str) -> WeightFormat:
         """The row of `name`, or an error that names the nearest spelling."""
-        if name in self.rows:
+        if isinstance(name, str) and name in self.rows:
             return self.rows[name]
         near = difflib.get_close_matches(str(name).upper(), self.rows, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.rows)}"

@@ -1,0 +1,70 @@
+"""Weights in blocks of few bits, and formats that users bring.
+
+    x = gk.dequantize(blocks, "Q4_K")                 uint8 (..., bytes) -> float32 (..., values)
+    gk.compile_format(text, "void decode_w3(const uint8_t *block, float *out)", size=14)
+    x = gk.dequantize(blocks, "W3")
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ShapeError
+from ..quant import registry
+from ..quant.lift import call_each
+from ..scalar.formats import FORMATS, WeightFormat
+from .user import compiled
+
+Array = npt.NDArray[np.generic]
+
+
+def dequantize(blocks: Array, format: str, out: Array | None = None) -> Array:
+    """The floats of rows of blocks, with the bits of the format's decoder.
+
+    `blocks`: uint8 (..., n * bytes of a block); the result, or `out`: float32 (..., n * values of a
+    block). FormatError for a format that is not there, ShapeError for arrays that do not fit.
+    """
+    row = FORMATS.lookup(format)
+    source = _source(blocks, row)
+    shape = (*source.shape[:-1], source.shape[-1] // row.size * row.values)
+    target = np.empty(shape, np.float32) if out is None else _target(out, shape, source)
+    call_each(FORMATS.address(row.name), source.reshape(-1, row.size), target.reshape(-1, row.values))
+    return target
+
+
+def _source(blocks: Array, row: WeightFormat) -> Array:
+    array = np.asarray(blocks)
+    if array.dtype != np.uint8 or array.ndim < 1:
+        raise ShapeError(f"dequantize: `blocks` is {array.dtype}{array.shape}; wanted uint8 with at "
+                         "least one dimension, the bytes of a row last")
+    if array.shape[-1] % row.size:
+        raise ShapeError(f"dequantize: rows of `blocks` have {array.shape[-1]} bytes, which is no "
+                         f"multiple of the {row.size} of a block of {row.name}")
+    return np.ascontiguousarray(array)
+
+
+def _target(out: Array, shape: tuple[int, ...], source: Array) -> Array:
+    fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype == np.float32
+    if not fits or not out.flags.c_contiguous or not out.flags.writeable or not out.flags.aligned:
+        got = f"{out.dtype}{out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ShapeError(f"dequantize: `out` is {got}; wanted a float32 array of shape {shape}, "
+                         "C-contiguous and writeable")
+    if np.may_share_memory(out, source):
+        raise ShapeError("dequantize: `out` overlaps `blocks`")
+    return out
+
+
+def register_format(source: object, declaration: str, size: int) -> WeightFormat:
+    """Add a weight format by its decoder, `void decode_<name>(const uint8_t *block, float *out)`.
+
+    `source` as for `register`; `size` is the bytes of a block, its values follow from the code.
+    The format is known as <NAME> from then on. LiftError where values are not A*(q + Z) + B.
+    """
+    return registry.register(source, declaration, size)
+
+
+def compile_format(text: str, declaration: str, size: int) -> WeightFormat:
+    """Compile C text with the compiler in $CC, or cc, gcc, clang, and register the format."""
+    with compiled(text) as library:
+        return register_format(library, declaration, size)
