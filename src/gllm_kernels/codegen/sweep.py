@@ -33,9 +33,9 @@ def swept_heights(params: TuningParams) -> tuple[int, int]:
 
 
 def variants(params: TuningParams) -> list[tuple[int, int]]:
-    """(height, columns of a block); those of `sweep_width` are for one tile, and one is lower."""
+    """(height, columns of a block); those of `sweep_width` are for one tile."""
     low, high = swept_heights(params)
-    alone = (low // 2, low, high) if params.sweep_width != WIDTH else ()
+    alone = (low, high) if params.sweep_width != WIDTH else ()
     return [(low, WIDTH), (high, WIDTH), *((height, params.sweep_width) for height in alone)]
 
 
@@ -72,9 +72,8 @@ class Rows:
         """The first row, the height and the number of its variant."""
         b, (low, high) = self.build, swept_heights(self.params)
         before, full = b.emit(K.IMIN, number, self.whole), bounded(b, self.whole - number, 0, 1)
-        flat = bounded(b, b.int(low // 2 + 1) - b.arg("m"), 0, 1) * self.alone
-        return (number * low + before * (high - low),
-                full * (high - low) + low - flat * (low - low // 2), full + self.alone * 3 - flat)
+        return (number * low + before * (high - low), full * (high - low) + low,
+                full + self.alone * 2)
 
 
 def _rows(b: KernelBuilder, params: TuningParams) -> Rows:
