@@ -50,7 +50,7 @@ def sizes_of(random, params):
 
 def params_of(random, isa):
     params = products.small(isa)
-    return replace(params, kc=random.choice((8, 16, 40)), mc=random.choice((1, 2, 3)) * params.mr,
+    return replace(params, kc=random.choice((8, 16, 40, 1024)), mc=random.choice((1, 2, 3)) * params.mr,
                    nc=random.choice((1, 2, 3)) * params.nr, ahead=random.choice((0, 512)),
                    heights=random.choice((1, 2)), few=random.choice((0, 3, 20)),
                    swept=random.choice((0, 5, 30)), sweep_width=random.choice((512, 64)),
@@ -110,7 +110,7 @@ def copies(args, copy):
     return {n: copy(v) if isinstance(v, np.ndarray) else v for n, v in args.items()}
 
 
-SHAPES = [(1, 700, 300), (700, 1, 300), (1500, 40, 70), (40, 1500, 70), (517, 521, 130), (9, 9, 9)]
+SHAPES = [(1, 700, 300), (700, 1, 300), (1500, 40, 70), (40, 1500, 70), (517, 521, 1100), (9, 9, 9)]
 
 
 @pytest.mark.parametrize("name", ("gemm", "gemm_bt"))

@@ -24,7 +24,7 @@ from .access import integer, storage_of
 from .contraction import Contraction, contraction_of
 from .dots import dots, dots_bytes, dots_routine
 from .elementwise import check_in_place
-from .frame import begin
+from .frame import begin, reach
 from .gemv import stream, stream_bytes, stream_routine
 from .isa.base import Isa
 from .kernel import K, Kernel, Routine, Value
@@ -153,7 +153,7 @@ def _fill(site: Site) -> None:
 
 
 def _target(site: Site) -> dict[str, Value]:
-    """C[above, 0] and its rows; `direct` when the sums are the result as they are."""
+    """C[above, 0] and its rows, and what may be stored there."""
     b, product = site.build, site.product
     store = product.trace.stores[0]
     stored = storage_of(product.trace, store.param)
@@ -162,7 +162,19 @@ def _target(site: Site) -> dict[str, Value]:
                                          site.batch) * size
     line = integer(b, store.index.coefficient(product.row), {}) * size
     return {"c": start + site.above * line, "c_line": line, "c_size": b.int(size),
-            "direct": b.int(int(stored == "float" and is_plain(product)))}
+            "direct": b.int(int(stored == "float" and may_wait(product))),
+            "plain": b.int(int(stored == "float" and is_plain(product)))}
+
+
+def may_wait(product: Contraction) -> bool:
+    """Sums without their last terms may stand in C meanwhile: nothing else is read there. An array
+    that moves with row and column may be C's own memory, read where it is written."""
+    trace = product.trace
+    others = reach(trace, [s.value for s in trace.stores])
+    both = {product.row, product.column}
+    return len(trace.stores) == 1 and not any(
+        trace.body[p].op is Op.LOAD and both <= trace.body[p].imm[1].symbols | {""}
+        for p in others)
 
 
 def is_plain(product: Contraction) -> bool:

@@ -7,9 +7,9 @@
 (Van Zee and van de Geijn, BLIS, ACM TOMS 41(3), 2015, with the roles of A and B exchanged: a panel
 of A stays in the 1st-level cache, a block of B in the one behind it, all of A in the last.) Rows
 are divided evenly: all panels of A have the height of the first, so the last is never nearly empty.
-A tile whose sums may go to C as they are and that is whole adds up in C itself; any other in
-scratch, and from there the epilogue takes it. An element's sum runs over r in ascending order in
-one accumulator either way.
+Between two blocks of r the sums of a whole tile wait in C where they may, others in scratch; at the
+end they are the result, or a strip of them is left in scratch for the epilogue. The sum of an
+element runs over r in ascending order in one accumulator either way.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ L1 = 32 << 10  # bytes: the smallest 1st-level data cache of AVX2 machines
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Byte offsets in scratch: a row of zeros, what packing needs at the edge, the packed blocks,
-    the sums that wait for further terms."""
+    """Byte offsets in scratch: a row of zeros, the finished sums of a strip of tiles, what packing
+    needs at the edge, the packed blocks, the sums that wait for further terms."""
 
     zeros: int
+    strip: int
     spare: int
     a: int
     b: int
@@ -48,11 +49,23 @@ class Layout:
 def layout_of(isa: Isa, params: TuningParams) -> Layout:
     p = params
     rows, lowest = p.mc + p.mr, heights(p)[0]
-    sizes = (4 * p.nr, spare_bytes(p.kc, isa.lanes),
+    strip = rows * 4 * p.nr if _inner(p) == 0 else p.mr * _strip_pitch(p)
+    sizes = (4 * p.nr, strip, spare_bytes(p.kc, isa.lanes),
              block_bytes(p.kc, -(-rows // lowest) + 1, lowest, isa.lanes),
              block_bytes(p.kc, -(-p.nc // p.nr), p.nr, isa.lanes),
              4 * max(rows * KEPT, rows * p.nr + (EDGE + p.nr) * p.mr))
     return Layout(*accumulate([HEAD, *(-(-size // 64) * 64 for size in sizes)]))
+
+
+def _inner(p: TuningParams) -> int:
+    """Which operand's panels stream past one of the other, A's (0) or B's: the larger that fits
+    stays in the 1st-level cache, the inner one streams from the 2nd."""
+    return 1 - int(4 * p.kc * p.nr <= L1)
+
+
+def _strip_pitch(p: TuningParams) -> int:
+    """Bytes from row to row of finished sums, off powers of two."""
+    return 4 * p.nc + 64 if _inner(p) else 4 * p.nr
 
 
 def packed_routine(isa: Isa, params: TuningParams, storage: str = "float") -> Routine:
@@ -143,24 +156,23 @@ def _pack(b: KernelBuilder, layout: Layout, name: str, lines: Span, terms: Span,
 
 # -- the tiles of a block --------------------------------------------------------------------------
 def _tiles(isa: Isa, params: TuningParams) -> Kernel:
-    """All tiles of what is packed at one time. The outer operand's panel stays in the 1st-level
-    cache, the inner one streams from the 2nd: outermost is the largest panel that fits."""
+    """All tiles of what is packed at one time: for each panel of the outer operand a strip."""
     b, p, layout = routine_builder("gemm.tiles", isa, TILES), params, layout_of(isa, params)
     zeros = b.emit(K.SCRATCH) + layout.zeros
     for v in range(0, p.nr, b.lanes):
         b.store(zeros, b.int(0), b.const(0.0), disp=4 * v)
     edge, sizes = (b.arg("height"), b.int(p.nr)), (b.arg("rows"), b.arg("columns"))
     steps = [pitch(b.arg("depth"), edge[0], b.lanes), b.arg("b_pitch")]
-    outer = int(4 * p.kc * p.nr <= L1)
-    inner = 1 - outer
+    inner = _inner(p)
+    outer = 1 - inner
     count = [(size + width - 1) / width for size, width in zip(sizes, edge, strict=True)]
     starts = [b.emit(K.SCRATCH) + layout.a, b.arg("b_panels")]
-    plain = b.emit(K.IMAX, b.arg("direct"), b.arg("more"))
     with b.loop(0, count[outer], 1, starts[outer], name="outer panel") as far:
-        # tiles that need nothing but adding up, in one call; the others one by one
+        # all in one call; those whose sums wait in C first, then the one at the edge
         left = sizes[outer] - far.iv * edge[outer]
         whole = bounded(b, left - edge[outer] + 1, 0, 1) * (sizes[inner] / edge[inner])
-        together = b.emit(K.IMAX, whole * plain, b.int(1))
+        together = count[inner] + (whole - count[inner]) * b.arg("direct")
+        together = b.emit(K.IMAX, together, b.int(1))
         with b.loop(0, count[inner] - together + 1, 1, name="strips") as strip:
             first = bounded(b, strip.iv, 0, 1)
             number = (strip.iv + together - 1) * first
@@ -188,25 +200,35 @@ def _strip(b: KernelBuilder, p: TuningParams, layout: Layout,
     height, line, size = b.arg("height"), b.arg("c_line"), b.arg("c_size")
     i, j = panels[0][0] * height, panels[1][0] * p.nr
     left = b.arg("rows") - i, b.arg("columns") - j
-    direct = (b.arg("direct") * bounded(b, left[0] - height + 1, 0, 1)
-              * bounded(b, left[1] - (p.nr - 1), 0, 1))
+    whole = bounded(b, left[0] - height + 1, 0, 1) * bounded(b, left[1] - (p.nr - 1), 0, 1)
+    direct, plain = b.arg("direct") * whole, b.arg("plain") * whole
     row, column = b.arg("row") + i, b.arg("column") + j
     final, at = b.arg("c") + row * line + column * size, b.emit(K.SCRATCH)
     slot = at + layout.partial + _slot(b, p, (i, b.arg("inside") + j), left[1]) * b.arg("kept") * 4
-    target, step = slot + (final - slot) * direct, (line - 4 * p.nr) * direct + 4 * p.nr
+    kept, step = slot + (final - slot) * direct, (line - 4 * p.nr) * direct + 4 * p.nr
+    done, apart = at + layout.strip, _strip_pitch(p)
+    stays = b.emit(K.IMAX, plain, b.arg("more"))
+    onward = height * apart if inner == 0 else b.int(4 * p.nr)  # to the next tile of the strip
     zeros, begun, none = at + layout.zeros, b.arg("begun"), b.int(0)
     # from tile to tile in C and in scratch
     far, near = (line * height, size * p.nr)[inner], height * 4 * (p.nr, KEPT)[1 - inner]
     next_ = (far - near) * direct + near
+    waits = begun - begun * direct  # then these sums are asked for ahead, else the place in C
+    coming = final + far
     depth = b.arg("depth") if p.terms == 1 else padded(b.arg("depth"))
     call(b, b.arg("micro"), "micro", MICRO, {
         "a": panels[0][1], "b": panels[1][1], "tiles": along[0], "depth": depth,
-        "source": zeros + (target - zeros) * begun, "source_pitch": step * begun,
-        "target": target, "target_pitch": step, "coming": final, "coming_pitch": line,
+        "source": zeros + (kept - zeros) * begun, "source_pitch": step * begun,
+        "target": done + (kept - done) * stays, "target_pitch": (step - apart) * stays + apart,
+        "coming": coming + (kept + next_ - coming) * waits,
+        "coming_pitch": line + (step - line) * waits,
         "a_next": none if inner else along[1], "b_next": along[1] if inner else none,
-        "source_next": next_ * begun, "target_next": next_, "coming_next": far})
+        "source_next": next_ * begun, "target_next": onward + (next_ - onward) * stays,
+        "coming_next": far + (next_ - far) * waits})
     # where it may not stay as it is and no terms follow
-    with b.when_less(b.arg("more") + direct, 1):
-        finished(b, {"sums": slot, "pitch": b.int(4 * p.nr), "row": row, "column": column,
-                     "rows": b.emit(K.IMIN, left[0], height),
-                     "columns": b.emit(K.IMIN, left[1], b.int(p.nr))})
+    with b.when_less(stays, 1):
+        size = [height, b.int(p.nr)]
+        size[inner] = size[inner] * along[0]
+        finished(b, {"sums": done, "pitch": b.int(apart), "row": row, "column": column,
+                     "rows": b.emit(K.IMIN, left[0], size[0]),
+                     "columns": b.emit(K.IMIN, left[1], size[1])})

@@ -1,6 +1,6 @@
 """What a product kernel and its epilogue know: one batch, some rows and columns, and the trace.
 
-Drivers leave rows of finished sums in scratch, still in the 1st-level cache; the epilogue reads
+Drivers leave rows of finished sums in scratch, still in a near cache; the epilogue reads
 them back a vector at a time, applies whatever the trace has on top of the Reduce, and stores. So it
 has all registers to itself, however deep it is, and rows and columns that do not exist cost no
 second copy of the micro-kernel.

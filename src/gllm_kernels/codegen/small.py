@@ -94,15 +94,15 @@ def _tile(b: KernelBuilder, nr: int, code: Value, rows: tuple[Value, Value, Valu
           columns: tuple[Value, Value, Value]) -> None:
     """One tile, to C or to scratch; from there the epilogue takes what is new in it."""
     (row, done, height), (column, begun, end) = rows, columns
-    direct, line, size = b.arg("direct"), b.arg("c_line"), b.arg("c_size")
+    plain, line, size = b.arg("plain"), b.arg("c_line"), b.arg("c_size")
     sums = b.emit(K.SCRATCH) + HEAD
     place = b.arg("c") + row * line + column * size
     call(b, code, "small", SMALL, {
         "a": b.arg("a") + row * b.arg("a_line"), "a_line": b.arg("a_line"),
         "a_depth": b.arg("a_depth"), "b": b.arg("b") + column * b.arg("b_line"),
         "b_depth": b.arg("b_depth"), "depth": b.arg("k"),
-        "target": sums + (place - sums) * direct, "pitch": (line - 4 * nr) * direct + 4 * nr})
-    with b.when_less(direct, 1):
+        "target": sums + (place - sums) * plain, "pitch": (line - 4 * nr) * plain + 4 * nr})
+    with b.when_less(plain, 1):
         old, left = done - row, begun - column
         finished(b, {"sums": sums + (old * nr + left) * 4, "pitch": b.int(4 * nr), "row": done,
                      "rows": height - old, "column": begun,

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from .isa.base import Isa
 from .kernel import K, KernelBuilder, KParam, Mem, Routine, Value
 
-# operands from line 0 and depth 0 on, sizes, where C[0, 0] lies and whether sums may be stored
-# there as they are; args and tile are for the epilogue
+# operands from line 0 and depth 0 on, sizes, where C[0, 0] lies, whether sums may wait there for
+# further terms (direct) and are the result as they are (plain); args and tile are for the epilogue
 WORK = ("a", "a_line", "a_depth", "b", "b_line", "b_depth", "m", "n", "k", "c", "c_line", "c_size",
-        "direct", "args", "tile", "epilogue", "pack_a", "pack_b")
+        "direct", "plain", "args", "tile", "epilogue", "pack_a", "pack_b")
 # rows of finished sums, `pitch` apart, which part of the driver's rows and of C's columns they are,
 # and the driver's first row; then the batch binders
 TILE = ("sums", "pitch", "row", "rows", "column", "columns", "above")
@@ -26,9 +26,9 @@ PACK = ("source", "line", "depth_step", "lines", "exist", "depth", "target", "wi
         "odd")
 MICRO = ("a", "b", "depth", "source", "source_pitch", "target", "target_pitch", "coming",
          "coming_pitch", "tiles", "a_next", "b_next", "source_next", "target_next", "coming_next")
-TILES = ("c", "c_line", "c_size", "direct", "args", "tile", "epilogue", "height", "micro", "kept",
-         "row", "rows", "column", "columns", "depth", "inside", "begun", "more",
-         "b_panels", "b_pitch")
+TILES = ("c", "c_line", "c_size", "direct", "plain", "args", "tile", "epilogue", "height", "micro",
+         "kept", "row", "rows", "column", "columns", "depth", "inside", "begun", "more", "b_panels",
+         "b_pitch")
 SMALL = ("a", "a_line", "a_depth", "b", "b_depth", "depth", "target", "pitch")
 SWEEP = ("a", "b", "b_step", "columns", "sums")
 DOTS = ("tiles", "x", "x_next", "w", "w_line", "depth", "source", "source_next", "kept", "last",
