@@ -86,7 +86,7 @@ def decode(isa: Isa, stored: tuple[str, str], terms: tuple[str, str], masked: bo
             "args": b.arg("args"), "tile": tile} | {
             f"{x}_{way}": b.arg(f"{of}_{way}") for x, of in (("a", "q"), ("b", "k"))
             for way in ("line", "depth")})
-        for low, high, routine in ((0, 2, stream_routine(isa, True, stored)),
+        for low, high, routine in ((0, 2, stream_routine(isa, True, stored, 0)),
                                    (1, FEW + 1, dots_routine(isa, FEW, terms))):
             with b.when_less(low, rows), b.when_less(rows, high):
                 b.call(b.code(routine), block(b, "work"), first, last)
