@@ -160,6 +160,8 @@ class Assembler:
                                  displ_size=1)
         base = self.register[addr.base] if addr.base >= 0 else Register.NONE
         index = self.register[addr.index] if addr.index >= 0 else Register.NONE
+        if index >= Register.ZMM0 and self.isa.lanes == 8:  # of a gather
+            index += WIDTH["y"]
         return MemoryOperand(base, index, addr.scale, addr.disp, int(addr.disp != 0),
                              addr.broadcast)
 
@@ -351,6 +353,7 @@ CREATE: dict[str, Callable[..., Instruction]] = {
     "rri": Instruction.create_reg_reg_i32,
     "rmi": Instruction.create_reg_mem_i32,
     "rrr": Instruction.create_reg_reg_reg,
+    "rmr": Instruction.create_reg_mem_reg,
     "rrm": Instruction.create_reg_reg_mem,
     "mri": Instruction.create_mem_reg_i32,
     "mrr": Instruction.create_mem_reg_reg,

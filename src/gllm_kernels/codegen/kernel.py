@@ -327,7 +327,7 @@ class KernelBuilder:
 
 
 LOADS = frozenset(ops[op] for ops in STORAGE.values() for op in (K.LOAD, K.LOADM, K.BCAST)
-                  ) | {K.ILOAD32, K.ILOAD, K.LOADW}
+                  ) | {K.ILOAD32, K.ILOAD, K.LOADW, K.GATHER}
 IMPURE = SIDE_EFFECTS | LOADS  # asked for twice, these happen twice
 
 

@@ -130,6 +130,11 @@ def dot_pairs(s: State, i: Inst, a: Array, b: Array, c: Array) -> Array:
     return fma(a_low, b_low, fma(a_high, b_high, c))
 
 
+def gather(s: State, i: Inst, base: int, index: Array) -> Array:
+    raw = b"".join(ctypes.string_at(s.span(i, base, int(lane), 4), 4) for lane in index.view(I32))
+    return np.frombuffer(raw, F32)
+
+
 def load_integer(s: State, i: Inst, base: int, index: int) -> int:
     return int.from_bytes(ctypes.string_at(s.span(i, base, index, 4), 4), "little", signed=True)
 
@@ -230,7 +235,7 @@ MEANING: dict[K, Callable] = {
     K.IMAX: lambda s, i, a, b: max(a, b),
     K.IDIV: divide,
     **{op: rule for ctype in STORAGE for op, rule in memory(ctype).items()},
-    K.ILOAD32: load_integer, K.LOADW: load_words, K.VDOT2: dot_pairs,
+    K.ILOAD32: load_integer, K.LOADW: load_words, K.GATHER: gather, K.VDOT2: dot_pairs,
     K.PREFETCH: prefetch,
     K.VCONST: lambda s, i: full(s, i.imm),
     K.VLANES: lambda s, i: np.arange(s.kernel.lanes, dtype=I32).view(F32),

@@ -35,6 +35,7 @@ class K(StrEnum):
     LOADM = "loadm"
     LOADW = "loadw"
     BCAST = "bcast"
+    GATHER = "gather"
     ILOAD32 = "iload32"
     ILOAD = "iload"
     ISTORE = "istore"
@@ -236,6 +237,7 @@ TABLE: dict[K, Row] = {
     K.LOADM:    Row((*_MEM, MASK), VEC, "as load; 0 and no access where the mask is off"),
     K.LOADW:    Row((*_MEM, I64), VEC, "16-bit words, so many as the count says; 0 and no access behind"),
     K.BCAST:    Row(_MEM, VEC, "one element in all lanes"),
+    K.GATHER:   Row((I64, VEC), VEC, "32 bits at base + lane*imm.scale + imm.disp for every signed lane"),
     K.ILOAD32:  Row(_MEM, I64, "one int32, sign-extended"),
     K.ILOAD:    Row(_MEM, I64, "eight bytes"),
     K.ISTORE:   Row((*_MEM, I64), VOID, "eight bytes"),

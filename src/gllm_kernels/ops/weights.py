@@ -7,10 +7,19 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
+from ..codegen import quant
+from ..codegen.assemble import compile_kernel
+from ..codegen.isa.base import Isa
+from ..codegen.isa.detect import current_isa
 from ..errors import ShapeError
+from ..memory import CodeBatch, place_batch
 from ..quant import registry
 from ..quant.lift import call_each
 from ..scalar.formats import FORMATS, WeightFormat
@@ -29,8 +38,29 @@ def dequantize(blocks: Array, format: str, out: Array | None = None) -> Array:
     source = _source(blocks, row)
     shape = (*source.shape[:-1], source.shape[-1] // row.size * row.values)
     target = np.empty(shape, np.float32) if out is None else _target(out, shape, source)
-    call_each(FORMATS.address(row.name), source.reshape(-1, row.size), target.reshape(-1, row.values))
+    _decode(row, source.reshape(-1, row.size), target.reshape(-1, row.values))
     return target
+
+
+def _decode(row: WeightFormat, blocks: Array, out: Array) -> None:
+    """Whole super-blocks by the vector kernel, the rest by the function."""
+    isa, done = current_isa(), 0
+    if isa is not None:
+        call, tables, count, _ = _placed(row.name, isa)
+        units = len(blocks) // count
+        slots = np.array([blocks.ctypes.data, out.ctypes.data, tables.ctypes.data, units], np.int64)
+        call(slots.ctypes.data, 0, units, None)
+        done = units * count
+    call_each(FORMATS.address(row.name), blocks[done:], out[done:])
+
+
+@lru_cache(64)
+def _placed(name: str, isa: Isa) -> tuple[Callable, Array, int, CodeBatch]:
+    """The kernel as a C function, its tables, blocks of a unit, and what keeps the code."""
+    kernel, tables, count = quant.dequantize(registry.description(name), isa)
+    batch = place_batch([compile_kernel(kernel, isa).bytes])
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+    return kind(batch.addresses[0]), tables, count, batch
 
 
 def _source(blocks: Array, row: WeightFormat) -> Array:

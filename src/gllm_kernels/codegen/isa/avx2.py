@@ -70,6 +70,7 @@ PERMIL = one("VPERMILPS!_IMM8")
 LOAD = row("VEX_VMOVUPS_YMM_YMMM256", "d:y m", kind="load")
 STORE = row("VEX_VMOVUPS_YMMM256_YMM", "m 0:y", kind="store")
 EXTRACT = row("VEX_VPEXTRW_R32M16_XMM_IMM8", "m 0:x", kind="store")
+ZERO = row("VEX_VXORPS_XMM_XMM_XMMM128", "d:x d:x d:x")  # clears the upper half too
 SPREAD = row("VEX_VBROADCASTSS_YMM_XMM", "d:y 0:x")
 VMOVD = row("VEX_VMOVD_XMM_RM32", "d:x 0:e")
 FILL = row("VEX_VPBROADCASTD_YMM_XMMM32", "d:y 0:x")
@@ -85,6 +86,9 @@ ROWS = SHARED | {
     K.LOAD:    LOAD,
     K.LOADM:   row("VEX_VMASKMOVPS_YMM_YMM_M256", "d:y 0:y m", kind="load"),
     K.BCAST:   row("VEX_VBROADCASTSS_YMM_M32", "d:y m", kind="load"),
+    # as with masks in registers of their own: used up
+    K.GATHER:  (Step("m", two("VPCMPEQD", "d:y d:y d:y")), Step("z", ZERO),
+                Step("d", row("VEX_VPGATHERDD_YMM_VM32Y_YMM", "d:y m 1:y =0", kind="load"), ("z", "m"))),
     K.STORE:   STORE,
     K.STOREM:  row("VEX_VMASKMOVPS_M256_YMM_YMM", "m 0:y 1:y", kind="store"),
     K.STORE1:  row("VEX_VMOVSS_M32_XMM", "m 0:x", kind="store"),
@@ -235,6 +239,6 @@ AVX2 = Isa(
            K.D2L: double_to_long},
     move=row("VEX_VMOVAPS_YMM_YMMM256", "d:y 0:y*", kind="move"),
     load=LOAD, store=STORE, broadcast=ROWS[K.BCAST],
-    zero=row("VEX_VXORPS_XMM_XMM_XMMM128", "d:x d:x d:x"),  # clears the upper half too
+    zero=ZERO,
     permute_blocks=PERMIL, swap_registers=XOR,
 )

@@ -92,6 +92,7 @@ NARROW = "EVEX_VPMOVDW_YMMM256_K1Z_ZMM"
 SPREAD = row("EVEX_VBROADCASTSS_ZMM_K1Z_XMMM32", "d:z 0:x")
 SPLAT = row("EVEX_VPBROADCASTD_ZMM_K1Z_R32", "d:z 0:e")
 XOR = two("VPXORD", swap=True)
+ZERO = row("EVEX_VPXORD_ZMM_K1Z_ZMM_ZMMM512B32", "d:z d:z d:z")
 KMOVW = row("VEX_KMOVW_KR_R32", "d:k 0:e")
 BLOCKS = two("VSHUFF32X4!_IMM8")
 UNORDERED, SELECT = compare(3, swap=True), two("VBLENDMPS", "d:z 2:z 1:z+ {0}")
@@ -108,6 +109,9 @@ ROWS = SHARED | {
                 Step("k", row("VEX_KMOVD_KR_R32", "d:k 0:e"), ("low",)),
                 Step("d", row("EVEX_VMOVDQU16_ZMM_K1Z_ZMMM512", "d:z m {0z}", kind="load"), ("k",))),
     K.BCAST:   row("EVEX_VBROADCASTSS_ZMM_K1Z_XMMM32", "d:z m", kind="load"),
+    # the mask is used up; a destination of its own, because it must not be the index
+    K.GATHER:  (Step("k", row("VEX_KXNORW_KR_KR_KR", "d:k d:k d:k")), Step("z", ZERO),
+                Step("d", row("EVEX_VPGATHERDD_ZMM_K1_VM32Z", "d:z m {1} =0", kind="load"), ("z", "k"))),
     K.STORE:   STORE,
     K.STOREM:  row("EVEX_VMOVUPS_ZMMM512_K1Z_ZMM", "m 1:z {0}", kind="store"),
     K.STORE1:  row("EVEX_VMOVSS_M32_K1_XMM", "m 0:x", kind="store"),
@@ -250,7 +254,7 @@ AVX512 = Isa(
     move=row("EVEX_VMOVAPS_ZMM_K1Z_ZMMM512", "d:z 0:z*", kind="move"),
     load=LOAD, store=STORE, broadcast=ROWS[K.BCAST],
     # 128-bit: clears the whole register, and is recognised as a zero idiom (shorter as VEX)
-    zero=row("EVEX_VPXORD_ZMM_K1Z_ZMM_ZMMM512B32", "d:z d:z d:z"),
+    zero=ZERO,
     permute_blocks=PERMIL, swap_registers=XOR,
     mask_moves=(row("VEX_KMOVW_KR_KM16", "d:k 0:k", kind="move"),
                 row("VEX_KMOVW_KR_KM16", "d:k m", kind="load"),
