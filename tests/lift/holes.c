@@ -285,3 +285,15 @@ void over_sum(const float *x, float *out, uint32_t n) { uint32_t p; float s = __
 void over_int(const float *x, float *out, int n) { int p; float s = __builtin_add_overflow(n, 2147483600, &p) ? 2.0f : 1.0f; for (int i = 0; i < n; i++) out[i] = x[i] * s; }
 // reject: a sum of 64 bits that carries from 500 on
 void over_wide(const float *x, float *out, uint64_t n) { uint64_t p; float s = __builtin_add_overflow(n, -500ull, &p) ? 2.0f : 1.0f; EACH(i, n) out[i] = x[i] * s; }
+
+/* ---- an argument that only conditions mention chooses a formula */
+// accept: one of three
+void mode_three(const float *x, float *out, int mode, size_t n) { EACH(i, n) out[i] = mode == 0 ? x[i] : mode == 1 ? -x[i] : x[i] * x[i]; }
+// reject: how long the loop is
+void mode_length(const float *x, float *out, int mode, size_t n) { size_t e = mode == 7 ? n / 2 : n; EACH(i, e) out[i] = x[i]; }
+// reject: compared with a size
+void mode_size(const float *x, float *out, size_t k, size_t n) { EACH(i, n) out[i] = n > k ? x[i] : -x[i]; }
+// reject: compared with a position
+void mode_position(const float *x, float *out, size_t k, size_t n) { EACH(i, n) out[i] = i > k ? x[i] : -x[i]; }
+// reject: which elements are read
+void mode_read(const float *x, float *out, size_t k, size_t n) { EACH(i, n) out[i] = x[k > 5 ? n - 1 - i : i]; }

@@ -63,7 +63,6 @@ def test_a_soft_conversion_of_halves_is_right_for_all_65536_inputs():
 CASES = """
 void by_data(const int32_t *a, const int32_t *b, int32_t *o, size_t n) { for (size_t i = 0; i < n; i++) o[i] = a[i] / b[i]; }
 void wide(const int64_t *a, int64_t *o, size_t n) { for (size_t i = 0; i < n; i++) o[i] = a[i] / 7; }
-void mode(const float *x, float *o, int mode, size_t n) { for (size_t i = 0; i < n; i++) switch (mode) { case 0: o[i] = x[i]; break; case 1: o[i] = -x[i]; break; default: o[i] = 0; } }
 void first(const float *x, int32_t *o, size_t n) { int at = 0; for (size_t i = 0; i < n; i++) if (x[i] > x[at]) at = (int)i; o[0] = at; }
 void prefix(const int32_t *x, int32_t *o, size_t n) { int32_t s = 0; for (size_t i = 0; i < n; i++) { s += x[i]; o[i] = s; } }
 void histogram(const uint8_t *x, int32_t *o, size_t n) { for (size_t i = 0; i < n; i++) o[x[i]]++; }
@@ -71,8 +70,8 @@ void histogram(const uint8_t *x, int32_t *o, size_t n) { for (size_t i = 0; i < 
 
 
 @pytest.mark.parametrize("name, text", [
-    ("by_data", "integer division"), ("wide", "product of 64 bits"), ("mode", "another formula"),
-    ("first", "data"), ("prefix", "formula|instances"), ("histogram", "data|opaque"),
+    ("by_data", "integer division"), ("wide", "product of 64 bits"), ("first", "data"),
+    ("prefix", "formula|instances"), ("histogram", "data|opaque"),
 ])
 def test_what_integers_cannot_do_is_said(name, text, tmp_path):
     import re

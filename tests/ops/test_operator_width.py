@@ -114,6 +114,32 @@ def test_rows_and_scales_in_a_graph(isa, operator):
     assert np.abs(got - x).max() <= 0.51 * np.abs(x).max() / 127
 
 
+MODES = """#include <stddef.h>
+#include <math.h>
+void shaped(const float *x, float *o, int mode, size_t n)
+{ for (size_t i = 0; i < n; i++) switch (mode) { case 0: o[i] = x[i]; break; case 1: o[i] = -x[i]; break;
+    case 2: o[i] = x[i] * x[i]; break; case 3: o[i] = fabsf(x[i]); break; case 4: o[i] = 3 * x[i]; break;
+    default: o[i] = 0; } }
+void least(const float *x, float *o, size_t mode, size_t n)
+{ for (size_t i = 0; i < n; i++) o[i] = mode >= 3 ? x[i] : 2 * x[i]; }"""
+
+
+@pytest.fixture(scope="module")
+def chosen():
+    return [gk.compile_c(MODES, f"void {name}(const float *x, float *o, {ctype} mode, size_t n)")
+            for name, ctype in (("shaped", "int"), ("least", "size_t"))]
+
+
+@each_isa
+def test_a_size_that_chooses_the_formula(chosen, isa):
+    x = np.linspace(-2, 2, 37, dtype=np.float32)
+    shaped, least = chosen
+    with gk.config(isa=isa):
+        for mode, want in enumerate([x, -x, x * x, np.abs(x), 3 * x, 0 * x, 0 * x]):
+            assert np.array_equal(shaped(x, mode=mode), want)
+            assert np.array_equal(least(x, mode=mode), x if mode >= 3 else 2 * x)
+
+
 DOUBLE_EXP = ("#include <math.h>\n#include <stddef.h>\nvoid dexp(const double *x, double *o, size_t n)"
               " { for (size_t i = 0; i < n; i++) o[i] = exp(x[i]); }",
               "void dexp(const double *x, double *o, size_t n)")

@@ -69,6 +69,7 @@ class Acceptance:
     lengths: set[v.Int] = field(default_factory=set)  # of loops at the first two tuples of sizes
     limit: int = 1 << 31
     steps: int = 0
+    trace: OpTrace | None = None  # the first that explained two runs
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -280,18 +281,32 @@ class Acceptance:
 
 
 def accept(program: Program, image: Image, signature: Signature) -> tuple[OpTrace, Acceptance]:
-    """The trace of the function, or a Refusal; sizes are split into finer classes on demand."""
+    """The trace of the function, or the first Refusal; sizes are split into finer classes on
+    demand, and those that may choose a formula are tried as data."""
     classes = Classes(tuple(a.name for a in signature.of_kind("dim")))
+    first: Refusal | None = None
     while True:
         work = Acceptance(program, image, signature, classes)
         try:
             return _accepted(work), work
         except v.NeedPeriod:
             continue
+        except Refusal as refusal:
+            modes, first = _modes(work), first or refusal
+            if not modes:
+                raise first from None
+            arguments = tuple(replace(a, data=a.data or a.name in modes) for a in signature.arguments)
+            signature = replace(signature, arguments=arguments)
+
+
+def _modes(work: Acceptance) -> set[str]:
+    """The dimensions that only conditions mention: they may choose a formula, as a `mode` does."""
+    asked = {work.dims[k] for test, _ in work.asked for _, mono in test.terms for k in mono}
+    return asked - symbols(work.trace) if work.trace else set()
 
 
 def _accepted(work: Acceptance) -> OpTrace:
-    trace = _first_trace(work)
+    trace = work.trace = _first_trace(work)
     while work.pending:
         if len(work.done) > MOST_LIFTS or work.steps > MOST_STEPS:
             raise Refusal(

@@ -32,12 +32,14 @@ PREFIX = "scalar_"
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """kind: pointer | dim | scalar; `width` in bits of an integer."""
+    """kind: pointer | dim | scalar; `width` in bits of an integer. A dim that is `data` measures
+    nothing: conditions on it are part of the formula, as those on elements are."""
 
     name: str
     kind: str
     ctype: str
     const: bool = False
+    data: bool = False
 
     @property
     def width(self) -> int:

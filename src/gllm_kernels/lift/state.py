@@ -77,6 +77,8 @@ class State(Conditions):
             period = periods.get(arg.name, 1)
             if period != 1:
                 whole = self.periodic(name, value, period)
+            if arg.data:
+                whole = self.as_data(whole, arg.width)
             held = whole if arg.width == 64 else Part(whole, 32)  # undefined above (3.2.3)
             if integers < len(INTEGER_ARGUMENTS):
                 self.r[INTEGER_ARGUMENTS[integers]] = held
