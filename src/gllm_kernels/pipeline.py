@@ -21,6 +21,7 @@ from .codegen.isa import detect
 from .codegen.tuning import TuningParams
 from .config import current
 from .errors import ShapeError
+from .executable.buffers import aligned_zeros
 from .executable.cache import KERNELS
 from .executable.layer import CompiledLayer
 from .executable.link import LoadedKernel, link
@@ -104,7 +105,7 @@ def prepare_states(graph: Graph, states: MutableMapping[str, np.ndarray]) -> Mut
         if any(s.constant is None for s in buffer.shape):
             raise ShapeError(f"state `{buffer.name}` has a dynamic size; give it constant sizes")
         shape, dtype = tuple(s.constant for s in buffer.shape), np.dtype(buffer.dtype)
-        array = states.setdefault(buffer.name, np.zeros(shape, dtype))
+        array = states.setdefault(buffer.name, aligned_zeros(shape, dtype))
         if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (shape, dtype):
             got = f"{array.dtype}{array.shape}" if isinstance(array, np.ndarray) else repr(array)
             raise ShapeError(f"state `{buffer.name}` must be {dtype}{shape}, got {got}")

@@ -192,7 +192,7 @@ BENCH_OPTIONS = (  # flags, type, default, metavar, help
 def add_bench(commands: Commands) -> Parser:
     summary = "measure operators against numpy, torch and the machine's own limits"
     made = new(commands, "bench", summary, command("bench", "bench"))
-    made.add_argument("kind", choices=("gemm", "gemv", "ops", "all"), help="what is measured")
+    made.add_argument("kind", choices=("gemm", "gemv", "ops", "attention", "all"), help="what is measured")
     for flag, kind, default, metavar, meaning in BENCH_OPTIONS:
         shown = f" (default: {default})" if default else ""
         made.add_argument(flag, type=kind, default=default, metavar=metavar, help=meaning + shown)

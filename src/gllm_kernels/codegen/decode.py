@@ -10,7 +10,7 @@ last that the rows may see are not read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..dtypes import SIZE
 from ..trace.affine import Affine
@@ -31,7 +31,7 @@ from .work import (
 )
 
 FEW = 16  # heads at a time
-AHEAD = 8  # rows of v that are prefetched
+AHEAD = 32  # rows of v that are prefetched
 FIRST = len(TILE) + MOST_BATCH  # slot of a tile: REST
 NEVER = 1 << 40  # more keys than there are
 
@@ -61,13 +61,15 @@ def decode_routine(isa: Isa, params: TuningParams, stored: tuple[str, str],
     """`stored` is how q and k lie in memory; two terms share a lane where the machine can."""
     both = params.pairs and stored == ("bf16", "bf16")
     how = (PAIRS, PAIRS) if both else stored
-    return Routine(f"decode {' '.join(stored)}", decode, (isa, stored, how, masked))
+    return Routine(f"decode {' '.join(stored)}", decode, (isa, params, stored, how, masked))
 
 
 # -- the driver ------------------------------------------------------------------------------------
-def decode(isa: Isa, stored: tuple[str, str], terms: tuple[str, str], masked: bool) -> Kernel:
+def decode(isa: Isa, params: TuningParams, stored: tuple[str, str], terms: tuple[str, str],
+           masked: bool) -> Kernel:
     """All keys for the heads [begin, end) of one group, few at a time."""
     b = routine_builder("decode", isa, ATTEND)
+    short = replace(params, few=FEW, column_ahead=0)  # what follows a short row is the next one
     at, end, tile = b.emit(K.SCRATCH), b.emit(K.END), b.arg("tile")
     states, far = at + start_of(isa, b.arg("depth")), state_pitch(isa, b.arg("width"))
     with b.loop(b.emit(K.BEGIN), end, FEW, name="rows") as part:
@@ -87,7 +89,7 @@ def decode(isa: Isa, stored: tuple[str, str], terms: tuple[str, str], masked: bo
             f"{x}_{way}": b.arg(f"{of}_{way}") for x, of in (("a", "q"), ("b", "k"))
             for way in ("line", "depth")})
         for low, high, routine in ((0, 2, stream_routine(isa, True, stored, 0)),
-                                   (1, FEW + 1, dots_routine(isa, FEW, terms))):
+                                   (1, FEW + 1, dots_routine(isa, short, terms))):
             with b.when_less(low, rows), b.when_less(rows, high):
                 b.call(b.code(routine), block(b, "work"), first, last)
         _finish(b, isa, states, far, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from math import prod
 
 import numpy as np
 
@@ -16,6 +17,14 @@ def aligned_bytes(size: int) -> np.ndarray:
         return _huge(size)
     raw = np.empty(size + ALIGN, np.uint8)
     return raw[-raw.ctypes.data % ALIGN :][:size]
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """As numpy.zeros, in such memory; a large array takes none before it is written."""
+    raw = aligned_bytes(prod(shape) * dtype.itemsize)
+    if raw.size < 2 * HUGE_PAGE:
+        raw.fill(0)
+    return raw.view(dtype).reshape(shape)
 
 
 def _huge(size: int) -> np.ndarray:

@@ -3,6 +3,7 @@
     gemm  m x n x k    c = a @ b (nn) or a @ b.T (nt)
     gemv  n x k        y = x @ b (nn) or b @ x (nt)
     ops   rows x columns
+    attention   tokens x context x heads x shared x size, see `attention`
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ ROWS: dict[str, tuple[Shape, ...]] = {
 DEFAULTS = {"gemm": "square", "gemv": "llama7b", "ops": "cache"}
 # fmt: on
 PRESETS = tuple(PRODUCTS)
-AXES = {"gemm": "MxNxK", "gemv": "NxK", "ops": "ROWSxCOLUMNS"}
+AXES = {"gemm": "MxNxK", "gemv": "NxK", "ops": "ROWSxCOLUMNS",
+        "attention": "TOKENSxCONTEXTxHEADSxSHAREDxSIZE"}
+EXAMPLES = {"gemm": "256x4096x4096", "gemv": "4096x4096", "ops": "16x4096",
+            "attention": "2048x2048x32x32x128"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,10 @@ def types_of(text: str) -> list[str]:
 def shapes_of(kind: str, settings: Settings) -> list[Shape]:
     if settings.shapes:
         return [parsed(kind, text) for text in settings.shapes.split(",")]
+    if kind == "attention":
+        from .attention import SHAPES
+
+        return list(SHAPES)
     if kind == "ops":
         if settings.kind == "ops" and settings.preset not in ("", *ROWS):
             raise ConfigError(f"--preset {settings.preset} has products only; bench ops takes "
@@ -136,11 +144,15 @@ def parsed(kind: str, text: str) -> Shape:
     right = len(parts) == len(AXES[kind].split("x")) and all(p.isdecimal() for p in parts)
     if not right or prod(map(int, parts)) == 0:
         raise ConfigError(f"--shapes {text}: wanted {AXES[kind]}, sizes from 1, such as "
-                          + {"gemm": "256x4096x4096", "gemv": "4096x4096", "ops": "16x4096"}[kind])
+                          + EXAMPLES[kind])
     return tuple(map(int, parts))
 
 
 def made(kind: str, type_: str, shape: Shape, settings: Settings) -> list[Case]:
+    if kind == "attention":
+        from .attention import attention_case
+
+        return [attention_case(type_, shape)]
     size, layout = TYPES[type_].itemsize, settings.layout or LAYOUTS[kind]
     if kind == "ops":
         from .operators import OPERATORS

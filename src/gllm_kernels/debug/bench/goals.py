@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .attention import SHAPES
 from .cases import GRID, PREPACKED, Case, Shape, cubes, mnk
 
 LARGE = frozenset(cubes(1024, 2048, 4096))
@@ -45,6 +46,8 @@ GOALS = (
     Goal(PREPACKED, "f32 bf16", "nt", "", True, rows(4), "read", 0.80),
     Goal(PREPACKED, "f32 bf16", "nt", "", True, rows(16), "peak", 0.85),
     Goal(PREPACKED, "f32 bf16", "nt", "", True, rows(64), "peak", 0.94),
+    Goal("attention", "f32 bf16", "", "", False, frozenset(SHAPES[:2]), "torch", 1.3),
+    Goal("attention", "f32 bf16", "", "", True, frozenset(SHAPES[2:]), "read", 0.85),
     *(Goal(name, "f32", "", "", False, IN_CACHE, metric, least)
       for name, rate, times in (("silu", 33, 1.7), ("gelu", 25, 5), ("exp", 45, 4),
                                 ("softmax", 29, 2.3), ("rms_norm", 60, 3))
@@ -54,7 +57,7 @@ GOALS = (
 
 
 def goals_of(case: Case, isa: str, cold: bool, threads: int) -> list[Goal]:
-    shape = case.shape if case.kind == "ops" else mnk(case.shape)
+    shape = mnk(case.shape) if case.kind in ("gemm", "gemv") else case.shape
     return [g for g in GOALS if threads == g.threads and isa != "scalar" and case.name in g.names.split()
             and case.type in g.types.split() and case.layout == g.layout
             and g.isa in ("", isa) and g.cold == cold and shape in g.shapes]

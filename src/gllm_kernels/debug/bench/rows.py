@@ -11,6 +11,7 @@ import numpy as np
 from ...codegen.isa.base import Isa
 from ...codegen.isa.detect import current_isa, current_isa_name, host
 from ...config import config
+from .attention import attention_candidates
 from .cases import Case, Settings
 from .goals import goals_of
 from .limits import Limits, limits_of
@@ -20,6 +21,7 @@ from .products import product_candidates
 from .timing import Clock, Observe, Times, interleaved
 
 COLD_AT_MOST = 1 << 30  # bytes
+PRODUCTS = ("gemm", "gemv")
 # relative, absolute: products of small integers are exact in float32 and rounded once as they are
 # stored; elementary functions have errors of their own
 TOLERANCE = {("f32", True): (0, 0), ("f16", True): (2**-10, 0), ("bf16", True): (2**-7, 0),
@@ -93,13 +95,15 @@ class Bench:
     def row(self, case: Case, observe: Observe = lambda share: None) -> Row:
         with config(threads=self.settings.threads):
             found, want = self.candidates(case)
-            faults = {name: fault(c, want, TOLERANCE[case.type, case.kind != "ops"])
+            faults = {name: fault(c, want, TOLERANCE[case.type, case.kind in PRODUCTS])
                       for name, c in found.items()}
             return self.timed(case, found, faults, observe)
 
     def candidates(self, case: Case) -> tuple[dict[str, Candidate], Array]:
         if case.kind == "ops":
             return operator_candidates(case, self.peers)
+        if case.kind == "attention":
+            return attention_candidates(case, self.peers)
         return product_candidates(case, self.peers, self.beyond_caches if self.settings.cold else 0)
 
     def timed(self, case: Case, found: dict[str, Candidate], faults: dict[str, str],
@@ -114,8 +118,14 @@ class Bench:
         times = interleaved(right, s.seconds, self.clock(), observe) if right else {}
         peak = limits.flops / times.pop("peak").best if limits else 0.0
         read = limits.bytes / times.pop("read").best if limits else 0.0
-        return Row(case, self.isa_name, s.cold and case.kind != "ops", s.threads, faults["ours"],
+        return Row(case, self.isa_name, self.cold(case), s.threads, faults["ours"],
                    times.pop("ours", None), times, wrong, peak, read, times.pop("one", None))
+
+    def cold(self, case: Case) -> bool:
+        """Does what it reads come from memory?"""
+        if case.kind == "attention":
+            return case.bytes >= self.beyond_caches
+        return self.settings.cold and case.kind != "ops"
 
     def limits(self, case: Case) -> Limits | None:
         if self.isa is None:
