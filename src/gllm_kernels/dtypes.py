@@ -42,6 +42,7 @@ CTYPES: dict[str, str] = {}
 for _ctype, (_name, _) in ELEMENTS.items():
     CTYPES.setdefault(_name, _ctype)
 ITEMSIZE = {name: SIZE[ctype] for name, ctype in CTYPES.items()}
+WHOLE: set[str] = set()  # types of quantised weights
 FLOATS = frozenset(("float32", "float16", "bfloat16"))  # one may stand for another
 NARROW = ("float16", "bfloat16")
 
@@ -50,6 +51,14 @@ NARROW = ("float16", "bfloat16")
 def name_of(dtype: np.dtype) -> str:
     """`dtype.name`, which numpy composes anew every time, in microseconds."""
     return dtype.name
+
+
+def add_storage(name: str) -> None:
+    """A way to store whole weights that no single element can be read from; bytes are counted."""
+    WHOLE.add(name)
+    ELEMENTS[name], STORED[name], SIZE[name] = (name, "f32"), np.dtype(np.uint8), 1
+    DTYPES[name] = CTYPES[name] = name
+    ITEMSIZE[name] = 1
 
 
 def result_type(dtypes: Iterable[str]) -> str:

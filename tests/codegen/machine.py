@@ -13,12 +13,15 @@ from gllm_kernels.codegen import interp
 from gllm_kernels.codegen.assemble import compile_kernel
 from gllm_kernels.codegen.code import Code
 from gllm_kernels.codegen.isa.avx2 import AVX2
-from gllm_kernels.codegen.isa.avx512 import AVX512
-from gllm_kernels.codegen.isa.detect import host_isas
+from gllm_kernels.codegen.isa.avx512 import AVX512, AVX512_FIRST
+from gllm_kernels.codegen.isa.detect import host, host_isas
 from gllm_kernels.codegen.kernel import Kernel
 from gllm_kernels.memory import place_batch
 
 ISAS = [isa for isa in (AVX512, AVX2) if isa in host_isas()]
+# with those that this processor runs as well, though it has a richer one of the same name
+RUNNABLE = [isa for isa in (AVX512, AVX512_FIRST, AVX2) if isa.features <= host().features
+            and isa.name in {i.name for i in host_isas()}]
 
 
 def call(code: Code, args: Mapping[str, np.ndarray | int | float], begin: int = 0,

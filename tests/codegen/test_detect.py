@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from gllm_kernels.codegen.isa import detect
-from gllm_kernels.codegen.isa.detect import AVX2, AVX512, Host, current_isa, host, host_isas, usable
+from gllm_kernels.codegen.isa.detect import AVX2, AVX512_FIRST, Host, current_isa, host, host_isas, usable
 from gllm_kernels.config import config
 from gllm_kernels.errors import UnsupportedOpError
 
@@ -55,7 +55,7 @@ def test_missing_features_are_named(monkeypatch, wanted):
     old = Host("Old", "Old CPU 1", frozenset({"sse4_2", "avx2"}), ())
     monkeypatch.setattr(detect, "host", lambda: old)
     assert host_isas() == ()
-    isa = {"avx512": AVX512}.get(wanted, AVX2)
+    isa = {"avx512": AVX512_FIRST}.get(wanted, AVX2)
     lacking = ", ".join(sorted(isa.features - {"avx2"}))
     with config(isa=wanted), pytest.raises(UnsupportedOpError, match=f"Old CPU 1.*{lacking}.*scalar"):
         current_isa()

@@ -2,6 +2,7 @@
 
     B is near, its rows contiguous: A and B are read as they lie             small.small
     one row (contiguous): B streams past                                     gemv.stream
+    B quantised: rows of A as bytes, B's panels as they lie                  quads.quads
     some rows, B's terms contiguous: B is read as it lies, lanes along r     dots.dots
     some rows, B's rows contiguous: B is read as it lies, lanes along j      sweep.swept
     else: A and B are packed, block by block                                 packed.packed
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..dtypes import SIZE
+from ..errors import CompileError
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace
 from .access import integer, storage_of
@@ -31,6 +33,8 @@ from .kernel import K, Kernel, Routine, Value
 from .pack import packing_of
 from .packed import layout_of, packed, packed_routine
 from .pairs import PAIRS
+from .panels import LAYOUTS, Panels
+from .quads import quads, quads_bytes, quads_routine
 from .rewrite import contract
 from .site import Site, epilogue, sites
 from .small import is_small, may_be_small, small_bytes, small_routine
@@ -64,6 +68,8 @@ def drivers(product: Contraction, isa: Isa,
     if params.prepacked:
         return [(0, None, packed_routine(isa, params))]
     stored, found = _stored(product), []
+    if stored[1] in LAYOUTS:
+        return [(0, None, quads_routine(isa, _whole(product, isa), stored[0]))]
     pairs = PAIRS if _paired(product, params) else "float"
     if product.a.along and params.few:
         found.append((0, 1, stream_routine(isa, product.b.along, stored, params.column_ahead)))
@@ -111,8 +117,23 @@ def scratch_bytes(product: Contraction, isa: Isa, params: TuningParams) -> Affin
     needs = {stream: stream_bytes(product.b.along, isa), swept: offsets_of(isa, params)[-1],
              packed: layout_of(isa, params).total}
     made = {driver.make for _, _, driver in drivers(product, isa, params)}
+    if quads in made:
+        return quads_bytes(isa, _whole(product, isa), product.k)
     total = Affine.const(max([small_bytes(params), *(needs[make] for make in made if make in needs)]))
     return total + (dots_bytes(isa, params.few, product.k) if dots in made else Affine())
+
+
+def _whole(product: Contraction, isa: Isa) -> Panels:
+    """The layout of a quantised B; its terms are contiguous, and so must those of A be."""
+    a, b = product.a, product.b
+    if b.base.terms or not (a.along and b.along):
+        raise CompileError(f"{product.trace.name}: {b.param} is quantised: only A @ B.T with all of "
+                           "B, and A contiguous along its last axis, can be computed")
+    panels = LAYOUTS[storage_of(product.trace, b.param)]
+    if panels.lanes != isa.lanes:
+        raise CompileError(f"{product.trace.name}: {b.param} was packed for vectors of {panels.lanes} "
+                           f"lanes, {isa.name} has {isa.lanes}; pack it again under this instruction set")
+    return panels
 
 
 def _stored(product: Contraction) -> tuple[str, str]:

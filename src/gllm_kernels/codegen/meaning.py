@@ -135,6 +135,17 @@ def gather(s: State, i: Inst, base: int, index: Array) -> Array:
     return np.frombuffer(raw, F32)
 
 
+def dot_bytes(s: State, i: Inst, a: Array, b: Array, c: Array) -> Array:
+    products = a.view(np.uint8).astype(I32) * b.view(np.int8).astype(I32)
+    return (products.reshape(-1, 4).sum(axis=1, dtype=I32) + c.view(I32)).view(F32)
+
+
+def pick_bytes(s: State, i: Inst, a: Array, b: Array) -> Array:
+    table, index = a.view(np.uint8).reshape(-1, 16), b.view(np.uint8).reshape(-1, 16)
+    found = np.take_along_axis(table, (index % 16).astype(np.intp), axis=1)
+    return np.where(index < 128, found, np.uint8(0)).reshape(-1).view(F32)
+
+
 def load_integer(s: State, i: Inst, base: int, index: int) -> int:
     return int.from_bytes(ctypes.string_at(s.span(i, base, index, 4), 4), "little", signed=True)
 
@@ -236,6 +247,7 @@ MEANING: dict[K, Callable] = {
     K.IDIV: divide,
     **{op: rule for ctype in STORAGE for op, rule in memory(ctype).items()},
     K.ILOAD32: load_integer, K.LOADW: load_words, K.GATHER: gather, K.VDOT2: dot_pairs,
+    K.VDOT4: dot_bytes, K.VDOT4U: dot_bytes, K.VBYTES: pick_bytes,
     K.PREFETCH: prefetch,
     K.VCONST: lambda s, i: full(s, i.imm),
     K.VLANES: lambda s, i: np.arange(s.kernel.lanes, dtype=I32).view(F32),

@@ -112,6 +112,9 @@ class K(StrEnum):
     VFMA = "vfma"
     VFNMA = "vfnma"
     VDOT2 = "vdot2"
+    VDOT4 = "vdot4"
+    VDOT4U = "vdot4u"
+    VBYTES = "vbytes"
     VROUND = "vround"
     VSCALEF = "vscalef"
     VAND = "vand"
@@ -261,6 +264,9 @@ TABLE: dict[K, Row] = {
     K.VFNMA:    Row((VEC, VEC, VEC), VEC, "c - a*b, rounded once"),
     # VDPBF16PS takes denormals for zero, and in which order it rounds is the processor's affair
     K.VDOT2:    Row((VEC, VEC, VEC), VEC, "lanes are pairs of bf16: c + a.low*b.low + a.high*b.high"),
+    K.VDOT4:    Row((VEC, VEC, VEC), VEC, "c + the 4 products of a's bytes, 0 to 127, and b's signed bytes"),
+    K.VDOT4U:   Row((VEC, VEC, VEC), VEC, "as vdot4, a's bytes 0 to 255"),
+    K.VBYTES:   Row((VEC, VEC), VEC, "byte i = a[b[i]] of the same 128 bits, 0 where b[i] >= 128; b[i] modulo 16"),
     K.VROUND:   Row((VEC,), VEC, "nearest integer, ties to even; imm = DOWN, UP, TO_ZERO: that way"),
     # b finite; where a is NaN b may be NaN too. vscalefps and its expansion differ for infinite b.
     K.VSCALEF:  Row((VEC, VEC), VEC, "a * 2**floor(b), denormals and overflow exact"),

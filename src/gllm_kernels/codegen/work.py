@@ -1,6 +1,6 @@
 """What the routines of a matrix product tell each other: blocks of 8-byte slots in scratch.
 
-    product kernel  --WORK-->  driver  --PACK, TILES, MICRO, SMALL, SWEEP, DOTS-->  routines
+    product kernel  --WORK-->  driver  --PACK, TILES, MICRO, SMALL, SWEEP, DOTS, QUADS-->  routines
                                        --TILE-->  epilogue
 
 A driver knows neither the trace nor the types: it is compiled once for every product of a process.
@@ -33,6 +33,9 @@ SMALL = ("a", "a_line", "a_depth", "b", "b_depth", "depth", "target", "pitch")
 SWEEP = ("a", "b", "b_step", "columns", "sums")
 DOTS = ("tiles", "x", "x_next", "w", "w_line", "depth", "source", "source_next", "kept", "last",
         "target", "ahead", "odd", "panel", "panel_step", "ahead_first", "ahead_later")
+# rows of bytes from `x` on, `line` apart, each with its blocks' numbers `aux` bytes behind its start
+QUADS = ("x", "line", "aux", "tiles", "table", "planes", "scales", "blocks", "target")
+ROUNDED = ("source", "source_line", "exist", "rows", "blocks", "target", "line", "aux")
 # of one head: q, k and v from row, key and column 0 on; the last five are routines of the trace
 # and the block that they find where scratch would be
 ATTEND = ("q", "q_line", "q_depth", "k", "k_line", "k_depth", "v", "v_line", "v_depth", "depth",
@@ -45,7 +48,8 @@ REST = ("states",)
 
 MOST_BATCH = 8  # axes of a batch
 BLOCKS = {"work": len(WORK), "pack": len(PACK), "tiles": len(TILES), "micro": len(MICRO),
-          "small": len(SMALL), "sweep": len(SWEEP), "dots": len(DOTS),
+          "small": len(SMALL), "sweep": len(SWEEP), "dots": len(DOTS), "quads": len(QUADS),
+          "rounded": len(ROUNDED),
           "tile": len(TILE) + MOST_BATCH + len(REST), "attend": len(ATTEND),
           "scores": len(SCORES) + MOST_BATCH}
 HEAD = 64 * sum(-(-slots // 8) for slots in BLOCKS.values())  # bytes at the start of scratch

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from ..dtypes import WHOLE
 from ..errors import ShapeError
 from ..fusion.plan import FusionPlan
 from ..graph.ir import Buffer, Graph
@@ -151,6 +152,8 @@ def _checked(buffer: Buffer, value: object) -> Array:
     """The array of an input: right type and rank, contiguous (copied when it is not)."""
     if value is None:
         raise ShapeError(f"missing argument `{buffer.name}`")
+    if buffer.dtype in WHOLE and getattr(value, "storage", None) != buffer.dtype:
+        raise ShapeError(f"`{buffer.name}` is a quantised weight stored as {buffer.dtype}")
     if getattr(value, "panels", None) is not None:  # in a form of its own, and checked by its maker
         return value
     array = np.asarray(value)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..dtypes import FLOATS, ITEMSIZE, result_type
+from ..dtypes import FLOATS, ITEMSIZE, WHOLE, result_type
 from ..errors import ShapeError
 from ..trace.affine import Affine
 from ..trace.ir import Param
@@ -99,7 +99,12 @@ class CompilerGraph:
         return self._buffer(name, "input", shape, dtype)
 
     def weight(self, name: str, array: np.ndarray) -> View:
-        """An array fixed for the life of the layer; kept, not copied, when C-contiguous."""
+        """An array fixed for the life of the layer; kept, not copied, when C-contiguous. A `QTensor`
+        is a weight of products x @ w.T, and of nothing else."""
+        if hasattr(array, "resident"):
+            form = array.resident()
+            self.arrays[name] = form.panels
+            return self._buffer(name, "weight", form.shape, form.storage)
         array = np.asarray(array)
         if array.dtype.name not in ITEMSIZE or not array.dtype.isnative:
             raise ShapeError(f"weight {name!r} has dtype {array.dtype}; convert it to one of "
@@ -251,8 +256,19 @@ def _common(what: str, axis: int, sizes: tuple[Affine, ...]) -> Affine:
 
 def _check_dtypes(op: Operator, inputs: tuple[View, ...]) -> None:
     for param, view in zip(op.inputs, inputs):
-        if not op.takes(param, view.dtype):
+        if view.dtype in WHOLE:
+            _check_whole(op, param, view)
+        elif not op.takes(param, view.dtype):
             raise ShapeError(f"{op.name}: `{param}` wants {op.dtype(param)}, {view} is {view.dtype}")
+
+
+def _check_whole(op: Operator, param: str, view: View) -> None:
+    """A quantised weight has no elements to be read one by one: only the B of A @ B.T, all of it."""
+    if not op.takes_whole(param):
+        raise ShapeError(f"{op.name}: `{param}` cannot be quantised; a QTensor is `b` of gemm_bt, "
+                         "and gk.dequantize gives its values")
+    if view.offset.terms or not view.is_contiguous or len(view.shape) != 2:
+        raise ShapeError(f"{op.name}: `{param}` is a part of a quantised weight; products take all of it")
 
 
 def _scalar(op: Operator, name: str, value: object) -> float | str:

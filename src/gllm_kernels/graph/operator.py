@@ -13,7 +13,7 @@ from math import prod
 from ..dtypes import DTYPES, FLOATS
 from ..errors import ShapeError, UnsupportedOpError
 from ..trace.affine import Affine
-from ..trace.ir import INDICES, OpTrace, Param
+from ..trace.ir import INDICES, Op, OpTrace, Param
 from ..trace.pattern import ComputePattern, pattern_of
 from ..trace.shapes import least_sizes
 
@@ -75,6 +75,13 @@ class Operator:
         """Whether an array of this type can be given: a float array may be stored in any."""
         wanted = self.dtype(param)
         return dtype == wanted or (wanted == "float32" and dtype in FLOATS)
+
+    def takes_whole(self, param: str) -> bool:
+        """Whether it may be a quantised weight: the second factor of a product, its terms contiguous."""
+        if self.pattern is not ComputePattern.GEMM or param != self.inputs[-1] or len(self.inputs) != 2:
+            return False
+        (_, _, depth), = (node.imm for node in self.trace.body if node.op is Op.REDUCE)
+        return self.shape(param)[-1] == depth
 
     def result_dtype(self, param: str, dtype: str) -> str:
         """How an output is stored where float arrays are `dtype`; a returned number stays one."""

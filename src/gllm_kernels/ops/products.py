@@ -23,6 +23,7 @@ from ..codegen.tuning import TuningParams
 from .fast import Plain, builtin, packed_copies, plain_call, refuse
 from .op import Op
 from .prepacked import PackedB
+from .qtensor import QTensor
 
 Array = npt.NDArray[np.generic]  # float32, float16 or bfloat16
 Epilogue = str | Op | Sequence["str | Op"] | None
@@ -62,9 +63,11 @@ def gemm_prepacked(a: Array, b: PackedB, bias: Array | None = None, epilogue: Ep
     return gemm(a, b, bias, epilogue, out)
 
 
-def matmul(x: Array, w: Array | PackedB, out: Array | None = None) -> Array:
+def matmul(x: Array, w: Array | PackedB | QTensor, out: Array | None = None) -> Array:
     """y[i,j] = sum[p<k](x[i,p] * w[j,p]): x @ w.T, with w stored n x k as models store weights, or
-    `pack_b(w, transposed=True)`."""
+    `pack_b(w, transposed=True)`, or quantised."""
+    if isinstance(w, QTensor):
+        return _quantised(x, w, out)
     if isinstance(w, PackedB):
         return gemm(x, w, out=out)
     result = Op.named("gemm_bt").short((x, w), out, {})
@@ -74,6 +77,24 @@ def matmul(x: Array, w: Array | PackedB, out: Array | None = None) -> Array:
         raise ShapeError(f"matmul: `x` has shape {np.shape(x)}, `w` {np.shape(w)}; wanted (..., k) "
                          "and (n, k)")
     return Op.named("gemm_bt")(x, w, out=out)
+
+
+def _quantised(x: Array, w: QTensor, out: Array | None) -> Array:
+    form, x = w.resident(), np.asarray(x)
+    if form.storage == "float32":
+        return matmul(x, form.panels, out)
+    if x.ndim < 1 or x.shape[-1] != w.shape[1] or x.dtype.name not in FLOATS:
+        raise ShapeError(f"matmul: `x` is {x.dtype}{x.shape}, `w` {w!r}; wanted float32 (..., {w.shape[1]})")
+    shape = (*x.shape[:-1], w.shape[0])
+    target = np.empty(shape, np.float32) if out is None else _checked_out("matmul", out, shape)
+    layer = _layer(current_isa_name(), "gemm_bt", (), (x.dtype.name, form.storage), target.dtype.name)
+    apart = target.flags.c_contiguous and not np.may_share_memory(target, x)
+    memory = target if apart else np.empty(shape, target.dtype)
+    flat = prod(shape[:-1])
+    layer(out={"c": memory.reshape(flat, shape[-1])}, a=x.reshape(flat, x.shape[-1]), b=form)
+    if memory is not target:
+        np.copyto(target, memory)
+    return target
 
 
 def _listed(epilogue: Epilogue) -> Sequence[str | Op]:

@@ -7,7 +7,9 @@ from ..legalise import clamp_first, scalef_by_multiplying
 from ..narrow import MASKED_LOADS, MASKED_STORES, load_by_dwords, store_by_dwords
 from ..wide import double_to_long, long_to_double, long_to_float, shift_sign
 from .base import Fma, Ins, Isa, Step, row
-from .x86 import BF16_WORDS, NEAREST, SHARED, bf16_bits, rounding, swap_halves
+from .x86 import (
+    BF16_WORDS, BYTE_WORDS, NEAREST, SHARED, bf16_bits, dot_of_bytes, rounding, swap_halves,
+)
 
 # fmt: off
 
@@ -151,6 +153,8 @@ ROWS = SHARED | {
     K.UNPACKHI64: two("VUNPCKHPD"),
     K.SHUF128: SHUF,
     K.VPERM:   two("VPERMPS", "d:y 1:y 0:y*"),
+    **dot_of_bytes(two("VPMADDUBSW"), two("VPMADDWD"), two("VPADDD", swap=True), shift("VPSRLD"), AND),
+    K.VBYTES:  two("VPSHUFB"),
     K.VIMUL:   two("VPMULLD", swap=True),
     K.VIMAX:   two("VPMAXSD", swap=True),
     K.VIMIN:   two("VPMINSD", swap=True),
@@ -230,7 +234,7 @@ AVX2 = Isa(
         "lanes": tuple(range(8)), "ones": (0xFFFFFFFF,) * 8, "even": (0, 2, 4, 6) * 2,
         "quarters": (0, 4) * 4, "bytes": (0x0C080400, *(0x80808080,) * 3) * 2,
         "words": (0x05040100, 0x0D0C0908, *(0x80808080,) * 2) * 2} | {
-        name: (word,) * 8 for name, word in BF16_WORDS.items()},
+        name: (word,) * 8 for name, word in (BF16_WORDS | BYTE_WORDS).items()},
     # masks of 8- and 16-bit elements are beyond vpmaskmov, which counts in 32 bits
     legal={K.FIRST: clamp_first, K.VSCALEF: scalef_by_multiplying,
            **dict.fromkeys(MASKED_LOADS, load_by_dwords),

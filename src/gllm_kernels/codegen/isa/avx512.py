@@ -8,7 +8,8 @@ from ..kernel import K
 from ..legalise import clamp_first
 from .base import Fma, Ins, Isa, Step, row
 from .x86 import (
-    BF16_WORDS, BZHI, MOV_I32, NEAREST, SHARED, bf16_bits, rounding, swap_halves,
+    BF16_WORDS, BYTE_WORDS, BZHI, MOV_I32, NEAREST, SHARED, bf16_bits, dot_of_bytes, rounding,
+    swap_halves,
 )
 
 # fmt: off
@@ -54,6 +55,10 @@ def wide_fma(name: str) -> Fma:
 
 def wide_compare(predicate: int, **options: object) -> Ins:
     return row("EVEX_VCMPPD_KR_K1_ZMM_ZMMM512B64_IMM8_SAE", "d:k 0:z 1:z*", imm=predicate, **options)
+
+
+def bytewise(name: str) -> Ins:
+    return row(f"EVEX_{name}_ZMM_K1Z_ZMM_ZMMM512", "d:z 0:z 1:z*")
 
 
 def whole(name: str, form: str, **options: object) -> Ins:
@@ -180,6 +185,9 @@ ROWS = SHARED | {
     K.UNPACKHI64: row("EVEX_VUNPCKHPD_ZMM_K1Z_ZMM_ZMMM512B64", "d:z 0:z 1:z*"),
     K.SHUF128: SHUF,
     K.VPERM:   two("VPERMPS", "d:z 1:z 0:z+"),
+    **dot_of_bytes(bytewise("VPMADDUBSW"), bytewise("VPMADDWD"), two("VPADDD", swap=True),
+                   one("VPSRLD!_IMM8"), two("VPANDD", swap=True)),
+    K.VBYTES:  bytewise("VPSHUFB"),
     K.VIMUL:   two("VPMULLD", swap=True),
     K.VIMAX:   two("VPMAXSD", swap=True),
     K.VIMIN:   two("VPMINSD", swap=True),
@@ -247,10 +255,11 @@ ROWS = SHARED | {
     K.MJOIN:   row("VEX_KUNPCKBW_KR_KR_KR", "d:k 1:k 0:k"),
 }
 
-AVX512 = Isa(
+AVX512_FIRST = Isa(  # processors before 2019
     name="avx512", lanes=16, vregs=32, mask_class="k",
     features=frozenset({"avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma", "bmi2", "f16c"}),
-    rows=ROWS, tables={name: (word,) * 16 for name, word in BF16_WORDS.items()}, legal={K.FIRST: clamp_first},
+    rows=ROWS, 
+    tables={name: (word,) * 16 for name, word in (BF16_WORDS | BYTE_WORDS).items()}, legal={K.FIRST: clamp_first},
     move=row("EVEX_VMOVAPS_ZMM_K1Z_ZMMM512", "d:z 0:z*", kind="move"),
     load=LOAD, store=STORE, broadcast=ROWS[K.BCAST],
     # 128-bit: clears the whole register, and is recognised as a zero idiom (shorter as VEX)
@@ -262,9 +271,13 @@ AVX512 = Isa(
     mask_swap=row("VEX_KXORW_KR_KR_KR", "d:k 0:k 1:k"),
 )
 
+VPDPBUSD = Fma(None, None, two("VPDPBUSD", kind="fma"), ordered=True)
+AVX512 = replace(AVX512_FIRST, features=AVX512_FIRST.features | {"avx512_vnni"},
+                 rows=ROWS | {K.VDOT4: VPDPBUSD, K.VDOT4U: VPDPBUSD})
+
 # The same with products of bf16 pairs. By name only, as it takes denormals for zero, and a sum may
 # depend on how many rows a product has.
 AVX512_BF16 = replace(
     AVX512, name="avx512bf16", features=AVX512.features | {"avx512_bf16"},
-    rows=ROWS | {K.VDOT2: Fma(None, None, two("VDPBF16PS", kind="fma"))},
+    rows=AVX512.rows | {K.VDOT2: Fma(None, None, two("VDPBF16PS", kind="fma"))},
 )

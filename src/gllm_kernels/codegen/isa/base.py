@@ -74,17 +74,20 @@ class Fma:
 
     132: d = d*m + s    213: d = s*d + m    231: d = s*m + d     (m may be memory)
 
-    A dot product of pairs has the last order only.
+    A dot product of pairs or of bytes has the last order only; of bytes only the second is signed.
     """
 
     f132: Ins | None
     f213: Ins | None
     f231: Ins
+    ordered: bool = False
     tie: ClassVar[int] = -1  # none by itself: the allocator chooses one of three
 
     @property
     def factors(self) -> tuple[int, ...]:
         """Arguments that may be memory, and those whose register the result may take."""
+        if self.ordered:
+            return (1,)
         return (0, 1) if self.f213 is None else (0, 1, 2)
 
 

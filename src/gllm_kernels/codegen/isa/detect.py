@@ -16,10 +16,10 @@ from ...config import current
 from ...errors import UnsupportedOpError
 from ...memory import place_batch
 from .avx2 import AVX2
-from .avx512 import AVX512, AVX512_BF16
+from .avx512 import AVX512, AVX512_BF16, AVX512_FIRST
 from .base import Isa
 
-ISAS: tuple[Isa, ...] = (AVX512, AVX2)  # widest first
+ISAS: tuple[Isa, ...] = (AVX512, AVX512_FIRST, AVX2)  # widest first; of a name the richest first
 BY_NAME: tuple[Isa, ...] = (*ISAS, AVX512_BF16)  # what may be asked for
 
 # void cpuid(uint32_t r[4]): r[0], r[2] in; eax, ebx, ecx, edx out. cpuid overwrites rbx, which
@@ -157,8 +157,12 @@ def caches(cpuid: Cpuid, vendor: str) -> tuple[Cache, ...]:
 
 
 def host_isas() -> tuple[Isa, ...]:
-    """Vector ISAs that run here, widest first."""
-    return tuple(isa for isa in ISAS if isa.features <= host().features)
+    """Vector ISAs that run here, widest first, one of each name."""
+    found: dict[str, Isa] = {}
+    for isa in ISAS:
+        if isa.features <= host().features:
+            found.setdefault(isa.name, isa)
+    return tuple(found.values())
 
 
 def current_isa() -> Isa | None:
@@ -186,7 +190,8 @@ def current_isa_name() -> str:
 
 def isa_named(name: str) -> Isa | None:
     """The ISA of this name, whether or not this processor runs it; None for `scalar`."""
-    return next((isa for isa in BY_NAME if isa.name == name), None)
+    named = [isa for isa in BY_NAME if isa.name == name]
+    return next((isa for isa in named if isa.features <= host().features), named[-1] if named else None)
 
 
 def refusal(wanted: str) -> str:

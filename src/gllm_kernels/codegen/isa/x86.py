@@ -61,6 +61,7 @@ SHARED: dict[K, Ins | tuple[Step, ...]] = {
     K.ILOAD32: MOVSXD, K.ILOAD: MOV_LOAD, K.ISTORE: MOV_STORE,
 }
 BF16_WORDS = {"one": 1, "half": 0x7FFF, "quiet": 0x400000}
+BYTE_WORDS = {"low7": 0x7F7F7F7F, "bit0": 0x01010101, "words1": 0x00010001, "words128": 0x00800080}
 
 # VCVTPS2PH immediate 0: nearest even, whatever MXCSR says (SDM vol. 2, VCVTPS2PH).
 NEAREST = 0
@@ -78,6 +79,22 @@ def bf16_bits(x: str, shift: Ins, and_: Ins, or_: Ins, add: Ins, unordered: Ins,
             Step("near", add, (x, "=half")), Step("up", add, ("near", "odd")),
             Step("nan", unordered, (x, x)), Step("quiet", or_, (x, "=quiet")),
             Step("round", select, ("nan", "quiet", "up")), Step("bits", shift, ("round",), 16))
+
+
+def dot_of_bytes(madd_bytes: Ins, madd_words: Ins, add: Ins, shift: Ins,
+                 and_: Ins) -> dict[K, tuple[Step, ...]]:
+    """Without VPDPBUSD: pairs of products in 16 bits, which 2*127*128 fits and 2*255*128 does not;
+    so larger bytes are 128 times their upper bit and the rest."""
+    def part(name: str, source: str, words: str) -> tuple[Step, ...]:
+        return (Step(f"{name}1", madd_bytes, (source, "b")),
+                Step(f"{name}2", madd_words, (f"{name}1", f"={words}")))
+
+    small = (*part("x", "a", "words1"), Step("d", add, ("x2", "c")))
+    low = (Step("low", and_, ("a", "=low7")), *part("x", "low", "words1"))
+    high = (Step("h", shift, ("a",), 7), Step("high", and_, ("h", "=bit0")),
+            *part("y", "high", "words128"))
+    return {K.VDOT4: small,
+            K.VDOT4U: (*low, *high, Step("z", add, ("x2", "y2")), Step("d", add, ("z", "c")))}
 
 
 def rounding(mode: int | None) -> int:
