@@ -18,14 +18,12 @@ import numpy.typing as npt
 
 from ..codegen.isa.detect import current_isa, current_isa_name
 from ..errors import ShapeError, UnsupportedOpError
-from ..quant.desc import QuantDesc, decoded
-from ..quant.store import stored_desc
+from ..quant.registry import description
 from ..scalar.formats import FORMATS, WeightFormat
 from .resident import Recipe, filled, recipe_of
+from .weights import dequantize
 
 Array = npt.NDArray[np.generic]
-CHUNK = 1 << 12  # blocks that are decoded at a time
-
 
 @dataclass(frozen=True)
 class Resident:
@@ -79,9 +77,7 @@ class QTensor:
 
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The values, (n, k) float32."""
-        blocks = np.ascontiguousarray(self.blocks).reshape(-1, self.row.size)
-        parts = [decoded(description(self.format), blocks[i : i + CHUNK]) for i in range(0, len(blocks), CHUNK)]
-        return np.concatenate(parts).reshape(self.shape) if parts else np.empty(self.shape, np.float32)
+        return dequantize(self.blocks.reshape(-1), self.format).reshape(self.shape)
 
     def resident(self) -> Resident:
         """The form for the instruction set in force, made once. "scalar" knows float32 only."""
@@ -125,11 +121,3 @@ def recipe_for(name: str, lanes: int) -> Recipe:
     except UnsupportedOpError as reason:
         raise UnsupportedOpError(f"{name} has no product of its own: {reason}; use its values, "
                                  "gk.dequantize(blocks, format)") from None
-
-
-def description(name: str) -> QuantDesc:
-    """Of a format of the package."""
-    found = stored_desc(name)
-    if found is None:
-        raise UnsupportedOpError("nothing is known of its blocks")
-    return found
