@@ -16,7 +16,9 @@ from gllm_kernels.codegen import attention
 from gllm_kernels.codegen.assemble import compile_kernel
 from gllm_kernels.codegen.generate import generate
 from gllm_kernels.codegen.isa.avx2 import AVX2
-from gllm_kernels.codegen.isa.avx512 import AVX512
+from gllm_kernels.codegen.isa.avx512 import AVX512, AVX512_BF16
+from gllm_kernels.codegen.isa.detect import host
+from gllm_kernels.codegen.kernel import Inst, K, Loop, walk
 from gllm_kernels.codegen.tuning import default_params
 from gllm_kernels.fusion.linear import Pointer, linearise
 from gllm_kernels.fusion.plan import plan_fusion
@@ -234,3 +236,28 @@ def test_hot_loops_neither_spill_nor_move(isa):
 def test_a_panel_of_keys_fits_a_block():
     for isa in (AVX2, AVX512):
         assert attention.KEYS % default_params(isa).mr == 0
+
+
+@pytest.mark.skipif("avx512_bf16" not in host().features, reason="no AVX512_BF16")
+@pytest.mark.parametrize("window", (0, 40))
+@pytest.mark.parametrize(("head", "group"), ((33, 1), (64, 4), (128, 1)))
+def test_pairs_of_bf16(head, group, window):
+    form = Form(2, group, head, context=320, window=window, dtype="bfloat16")
+    check(form, AVX512_BF16, CALLS)
+    kernel = generate(bound(form).trace, AVX512_BF16, default_params(AVX512_BF16))
+    pairs = [stmt for name in ("micro", "dot tiles") for stmt in multiplied(kernel, name)]
+    assert set(pairs) == {K.VDOT2}
+
+
+def multiplied(kernel, name):
+    """What multiplies in the k loops of the routines of this name."""
+    found = []
+    for stmt in walk(kernel.body):
+        if isinstance(stmt, Inst) and stmt.op is K.CODE:
+            if stmt.imm.name.startswith(name):
+                loops = [s for s in walk(stmt.imm.kernel.body) if isinstance(s, Loop)
+                         and (s.name == "k" or s.name.startswith("dot k"))]
+                found += [s.op for loop in loops for s in loop.body
+                          if isinstance(s, Inst) and s.op in (K.VDOT2, K.VFMA)]
+            found += multiplied(stmt.imm.kernel, name)
+    return found

@@ -5,7 +5,8 @@
     logits = rms_norm(x) @ head.T
 
 Attention is nothing but products, a scale, an additive causal mask and a softmax; grouped queries
-share their keys through a stride of 0. The cache holds rotated keys and values, [n_ctx, K] each.
+share their keys through a stride of 0. The cache holds rotated keys and values, [kv_heads, n_ctx,
+head_dim] each: a head is one stretch of memory.
 """
 
 from __future__ import annotations
@@ -88,13 +89,13 @@ class LlamaGraph:
         def norm(value: View, name: str) -> View:
             return g.op("rms_norm", value, g.weight(f"{number}.{name}", getattr(w, name)), eps=eps)
 
-        h = norm(x, "attn_norm")
-        keys, values = (g.state(f"{number}.{name}", (self.n_ctx, self.config.kv_heads * self.config.head_dim))
+        h, c = norm(x, "attn_norm"), self.config
+        keys, values = (g.state(f"{number}.{name}", (c.kv_heads, self.n_ctx, c.head_dim))
                         for name in ("keys", "values"))
         query = self.rotate(product(h, "wq"), tables)
-        new = keys.slice(0, "pos", "tokens")
-        self.rotate(product(h, "wk"), tables, out=new)
-        product(h, "wv", out=values.slice(0, "pos", "tokens"))
+        self.rotate(product(h, "wk"), tables, keys.slice(1, "pos", "tokens").permute(1, 0, 2))
+        wv = g.weight(f"{number}.wv", w.wv).split(0, c.kv_heads, c.head_dim)
+        g.op("gemm_bt", h, wv, out=values.slice(1, "pos", "tokens"))  # head by head
         x = g.op("vec_add", x, product(self.attention(query, keys, values, tables.mask), "wo"))
         h = norm(x, "ffn_norm")
         up = product(h, "w_up")
@@ -105,17 +106,15 @@ class LlamaGraph:
         """Rotary embedding of every head: [tokens, heads, head_dim]."""
         head = self.config.head_dim
         heads = value.split(1, value.shape[1].constant // head, head)
-        target = out.split(1, value.shape[1].constant // head, head) if out else None
         name = "rope_with_pos_interleaved" if self.config.interleaved else "rope_with_pos"
-        return self.graph.op(name, heads, tables.cos, tables.sin, pos="pos", out=target)
+        return self.graph.op(name, heads, tables.cos, tables.sin, pos="pos", out=out)
 
     def attention(self, query: View, keys: View, values: View, mask: View) -> View:
         """softmax(q @ k.T / sqrt(head_dim) + mask) @ v for all heads: [tokens, heads*head_dim]."""
         g, c = self.graph, self.config
         group = c.heads // c.kv_heads
         q = query.split(1, c.kv_heads, group).permute(1, 2, 0, 3)
-        k, v = (cache.slice(0, 0, TOKENS + POS).split(1, c.kv_heads, c.head_dim)
-                .permute(1, 0, 2).insert(1) for cache in (keys, values))
+        k, v = (cache.slice(1, 0, TOKENS + POS).insert(1) for cache in (keys, values))
         scores = g.op("vec_scale", g.op("gemm_bt", q, k), s=c.head_dim ** -0.5)
         p = g.op("softmax", g.op("vec_add", scores, mask))
         out = g.temp(("tokens", c.heads * c.head_dim))
