@@ -53,3 +53,9 @@ def test_importing_loads_no_stage_and_starts_no_thread():
     heavy = ("iced_x86", "ml_dtypes", "gllm_kernels.codegen", "gllm_kernels.pipeline",
              "gllm_kernels.executable")
     assert not [m for m in loaded if m.startswith(heavy)], loaded
+
+
+def test_operators_load_no_lifter():
+    code = "import sys, gllm_kernels.ops; print('gllm_kernels.lift.lifter' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -216,7 +216,14 @@ def _reaching(start: int, header: int, pred: dict[int, list[int]]) -> set[int]:
 
 
 def _find_joins(program: Program) -> None:
-    """Where the two sides of each branch meet, from the immediate post-dominators."""
+    """Where the two sides of each branch meet."""
+    post = post_dominators(program)
+    for start, block in program.blocks.items():
+        block.joins = _joins(program, block, post.get(start, EXIT))
+
+
+def post_dominators(program: Program) -> dict[int, int]:
+    """For every block the first one that all paths from it to the return pass."""
     back: dict[int, list[int]] = {}
     for start, block in program.blocks.items():
         back[start] = list(block.succ) or [EXIT]
@@ -225,9 +232,7 @@ def _find_joins(program: Program) -> None:
         for target in targets:
             forward.setdefault(target, []).append(start)
     order = _postorder(forward)
-    post = dominators(EXIT, order, back)
-    for start, block in program.blocks.items():
-        block.joins = _joins(program, block, post.get(start, EXIT))
+    return dominators(EXIT, order, back)
 
 
 def _joins(program: Program, block: Block, join: int) -> frozenset[int]:

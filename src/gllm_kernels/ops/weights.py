@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -21,8 +22,8 @@ from ..codegen.isa.detect import current_isa
 from ..errors import ShapeError
 from ..memory import CodeBatch, place_batch
 from ..quant import registry
-from ..quant.lift import call_each
-from ..scalar.formats import FORMATS, WeightFormat
+from ..quant.desc import QuantDesc
+from ..scalar.formats import FORMATS, WeightFormat, call_each
 from .user import compiled
 
 Array = npt.NDArray[np.generic]
@@ -44,23 +45,40 @@ def dequantize(blocks: Array, format: str, out: Array | None = None) -> Array:
 
 def _decode(row: WeightFormat, blocks: Array, out: Array) -> None:
     """Whole super-blocks by the vector kernel, the rest by the function."""
-    isa, done = current_isa(), 0
-    if isa is not None:
-        call, tables, count, _ = _placed(row.name, isa)
-        units = len(blocks) // count
-        slots = np.array([blocks.ctypes.data, out.ctypes.data, tables.ctypes.data, units], np.int64)
-        call(slots.ctypes.data, 0, units, None)
-        done = units * count
+    isa = current_isa()
+    done = 0 if isa is None else _named(row.name, isa).decode(blocks, out)
     call_each(FORMATS.address(row.name), blocks[done:], out[done:])
 
 
+@dataclass(frozen=True, slots=True)
+class BlockDecoder:
+    """A vector decoder in memory: the C function, its tables, blocks of a unit, who keeps the code."""
+
+    function: Callable[..., None]
+    tables: Array
+    count: int
+    code: CodeBatch
+
+    def decode(self, blocks: Array, out: Array) -> int:
+        """Decode rows of `blocks` (n, size) into `out` (n, values), as many as are whole units; their
+        number. Both are C-contiguous."""
+        units = len(blocks) // self.count
+        slots = np.array([a.ctypes.data for a in (blocks, out, self.tables)] + [units], np.int64)
+        self.function(slots.ctypes.data, 0, units, None)
+        return units * self.count
+
+
 @lru_cache(64)
-def _placed(name: str, isa: Isa) -> tuple[Callable, Array, int, CodeBatch]:
-    """The kernel as a C function, its tables, blocks of a unit, and what keeps the code."""
-    kernel, tables, count = quant.dequantize(registry.description(name), isa)
+def _named(name: str, isa: Isa) -> BlockDecoder:
+    return loaded(registry.description(name), isa)
+
+
+def loaded(desc: QuantDesc, isa: Isa) -> BlockDecoder:
+    """Generate and load the decoder of a description."""
+    kernel, tables, count = quant.dequantize(desc, isa)
     batch = place_batch([compile_kernel(kernel, isa).bytes])
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
-    return kind(batch.addresses[0]), tables, count, batch
+    return BlockDecoder(kind(batch.addresses[0]), tables, count, batch)
 
 
 def _source(blocks: Array, row: WeightFormat) -> Array:

@@ -204,7 +204,8 @@ def code_of(parts: list[Integer]) -> Code:
     signs = [p for p in parts if len(parts) > 1 and set(np.unique(p.values)) == {-1, 1}]
     numbers = [p for p in parts if p not in signs]
     number = _joined(numbers) if numbers else signs.pop()
-    if len(number.positions) > MOST_INDEX and not signs:
+    wide = len(number.positions) > MOST_INDEX or np.ptp(number.values) > 255
+    if wide and not signs and (number.values < 0).any():
         number, sign = _sign_and_size(number)
         signs = [sign]
     kind = _kind(number.table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import replace
 from time import process_time
 
@@ -13,7 +12,7 @@ from ..lift import cache
 from ..lift.error import Refusal, lift_error
 from ..lift.lifter import Source, Subject, compiled, subject_of
 from ..lift.signature import Signature, parse
-from ..scalar.formats import FORMATS
+from ..scalar.formats import FORMATS, call_each
 from ..trace.ir import Op
 from .desc import QuantDesc, checked, decoded
 from .describe import describe
@@ -135,14 +134,6 @@ def natively(address: int, blocks: np.ndarray, values: int) -> np.ndarray:
     out = np.empty((len(blocks), values), np.float32)
     call_each(address, blocks, out)
     return out
-
-
-def call_each(address: int, blocks: np.ndarray, out: np.ndarray) -> None:
-    """Call a decoder on every row of `blocks` (n, size), C-contiguous like `out` (n, values)."""
-    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
-    source, target = blocks.ctypes.data, out.ctypes.data
-    for k in range(len(blocks)):
-        function(source + k * blocks.shape[1], target + 4 * k * out.shape[1])
 
 
 def samples(size: int, count: int = SAMPLES) -> np.ndarray:

@@ -7,6 +7,8 @@ depend on data: in a table of constants (TABLE) or in the block itself (GATHER).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..lift import data
 from ..lift import value as v
 from ..lift.data import Part
@@ -14,7 +16,7 @@ from ..lift.elf import Image
 from ..lift.error import Refusal
 from ..lift.engine import Machine
 from ..lift.nodes import Node, Nodes
-from ..lift.program import Block, Program
+from ..lift.program import EXIT, Block, Program, post_dominators
 from ..lift.signature import Signature
 from ..trace.ir import Op
 
@@ -32,10 +34,25 @@ class BlockMachine(Machine):
     def __init__(self, program: Program, image: Image, signature: Signature) -> None:
         self.data_of: dict[int, Node] = {}  # atom of an address -> the data that it stands for
         self.atom_of: dict[Node, v.Poly] = {}
+        self.meets: dict[int, dict[int, int]] = {}  # of every function: block -> where its sides meet
         super().__init__(program, image, signature, {}, Nodes(), {}, {})
 
     def cross_loops(self, block: Block) -> None:
         """Loops need no symbols: every counter is a number."""
+
+    def fork(self, condition: Node, block: Block, taken: int, other: int) -> int:
+        """Where the lifter joins both sides, else where both must pass: a loop has a length here."""
+        before, kept = self._snapshot(), (self.written, self.depth, self.program, self.path)
+        try:
+            return super().fork(condition, block, taken, other)
+        except Refusal:
+            self._restore(before)
+            self.written, self.depth, self.program, self.path = kept
+        meet = self.meets.get(self.program.entry)
+        if meet is None:
+            meet = self.meets[self.program.entry] = post_dominators(self.program)
+        joins = frozenset({meet.get(block.start, EXIT)})
+        return super().fork(condition, replace(block, joins=joins, leaves=-1), taken, other)
 
     # ---- data in addresses
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from ..errors import FormatError
-from ..lift.lifter import Source, subject_of
 from ..lift.signature import parse
 from ..scalar.formats import FORMATS, PREFIX, WeightFormat
 from .desc import QuantDesc
-from .lift import lift_decoder
 from .store import stored_desc
 
 _brought: dict[str, QuantDesc] = {}
@@ -20,8 +18,11 @@ def description(name: str) -> QuantDesc:
     return _brought[name] if name in _brought else stored_desc(name)
 
 
-def register(source: Source, declaration: str, size: int) -> WeightFormat:
+def register(source: object, declaration: str, size: int) -> WeightFormat:
     """Describe the decoder and add its format; `decode_w3` decodes W3."""
+    from ..lift.lifter import subject_of
+    from .lift import lift_decoder
+
     signature = parse(declaration)
     if not signature.symbol.startswith(PREFIX):
         raise FormatError(f"{signature.symbol}: the name of a decoder is {PREFIX}<format>")

@@ -7,10 +7,13 @@ kernels need is derived from the machine code of the decoder.
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+
+import numpy as np
 
 from ..errors import FormatError
 from .loader import OBJECTS, LoadedObject, load_object
@@ -68,6 +71,14 @@ class FormatRegistry:
 
     def __iter__(self) -> Iterator[WeightFormat]:
         return iter(self.rows.values())
+
+
+def call_each(address: int, blocks: np.ndarray, out: np.ndarray) -> None:
+    """Call a decoder on every row of `blocks` (n, size), C-contiguous like `out` (n, values)."""
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
+    source, target = blocks.ctypes.data, out.ctypes.data
+    for k in range(len(blocks)):
+        function(source + k * blocks.shape[1], target + 4 * k * out.shape[1])
 
 
 @cache
