@@ -45,14 +45,18 @@ class BlockMachine(Machine):
         before, kept = self._snapshot(), (self.written, self.depth, self.program, self.path)
         try:
             return super().fork(condition, block, taken, other)
-        except Refusal:
+        except Refusal as refusal:
+            first = refusal
             self._restore(before)
             self.written, self.depth, self.program, self.path = kept
         meet = self.meets.get(self.program.entry)
         if meet is None:
             meet = self.meets[self.program.entry] = post_dominators(self.program)
         joins = frozenset({meet.get(block.start, EXIT)})
-        return super().fork(condition, replace(block, joins=joins, leaves=-1), taken, other)
+        try:
+            return super().fork(condition, replace(block, joins=joins, leaves=-1), taken, other)
+        except Refusal:
+            raise first from None
 
     # ---- data in addresses
 
