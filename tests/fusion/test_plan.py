@@ -94,7 +94,7 @@ def test_an_element_read_twice_is_computed_once():
 def test_a_llama_layer_fuses_its_epilogues():
     plan = planned(blocks.llama_layer()[1])
     names = [plan.name(g) for g in plan.groups]
-    assert "gemm_bt+vec_scale+vec_add+softmax+gemm" in names and "gemm_bt+swiglu" in names
+    assert "gemm_bt+vec_scale+vec_add+softmax+gemm" in names and "gemm_bt+gemm_bt+swiglu" in names
     assert names.count("gemm_bt+vec_add") == 2
     assert len(plan.decisions) == len(plan.dag.edges)
     assert all(d.reason for d in plan.decisions)

@@ -49,6 +49,16 @@ def test_matmul_is_the_product_with_the_values(name: str, isa: str) -> None:
         assert (np.abs(y - exact @ w.dequantize().T.astype(np.float64)) <= 4e-6 * size + 1e-20).all()
 
 
+def test_two_quantised_products_of_one_input_stay_two_steps() -> None:
+    graph = gk.CompilerGraph()
+    x = graph.input("x", ("tokens", 64))
+    y = [graph.op("gemm_bt", x, graph.weight(name, random_tensor("Q8_0", 32, 64))) for name in "uw"]
+    graph.output("y", graph.op("vec_mul", *y))
+    layer = gk.compile_graph(graph)
+    assert len(layer.plan.groups) == 2
+    assert "are quantised: their kernel has one sum" in str(layer.plan)
+
+
 @pytest.mark.parametrize("name", sorted(FLOATS_ONLY))
 def test_formats_without_bytes_say_so(name: str) -> None:
     row = FORMATS.lookup(name)

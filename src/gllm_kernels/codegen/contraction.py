@@ -5,15 +5,20 @@
 `j` is the innermost binder of the stores (stride 1). B is the factor that moves with `j`, A the
 other one; `i` is the innermost binder that moves A and not B; every other binder (heads) is batch.
 Without an `i` there is one row: a matrix times a vector.
+
+    c[h, i, j] = f(sum[r<k](a[h, i, r] * b[h, r, j]), sum[s<k](a[h, i, s] * d[h, s, j]), ...)
+
+is a product too: `other` is the sum with d.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import CompileError
 from ..trace.affine import Affine
-from ..trace.ir import Op, OpTrace, reachable
+from ..trace.ir import REALS, Op, OpTrace, reachable
+from .access import storage_of
 from .frame import domain_of
 from .work import MOST_BATCH
 
@@ -36,6 +41,14 @@ class Factor:
 
 
 @dataclass(frozen=True, slots=True)
+class Other:
+    """A second sum over the same A: its Reduce in the body, and what A is multiplied by."""
+
+    position: int
+    b: Factor
+
+
+@dataclass(frozen=True, slots=True)
 class Contraction:
     """The product inside a trace; `position` is the Reduce in its body, `m` is 1 without a row."""
 
@@ -49,6 +62,7 @@ class Contraction:
     m: Affine
     n: Affine
     k: Affine
+    other: Other | None = None
 
     @property
     def units(self) -> Affine:
@@ -65,7 +79,7 @@ def contraction_of(trace: OpTrace) -> Contraction:
     if not domain:
         raise CompileError(f"{trace.name}: a matrix product has a column for every element of its "
                            "innermost binder, but the store has no domain")
-    position = _only_reduce(trace)
+    position, *more = _reduces(trace)
     _, depth, k = trace.body[position].imm
     column, n = domain[-1]
     a, b = _factors(trace, position, depth, column)
@@ -76,23 +90,41 @@ def contraction_of(trace: OpTrace) -> Contraction:
     if len(batch) > MOST_BATCH:
         raise CompileError(f"{trace.name}: a product with {len(batch)} batch axes; the most are "
                            f"{MOST_BATCH}: merge some")
-    return Contraction(trace, position, factor_of(trace, a, row, depth),
+    made = Contraction(trace, position, factor_of(trace, a, row, depth),
                        factor_of(trace, b, column, depth), batch, row, column,
                        others.get(row, ONE), n, k)
+    return replace(made, other=_other(made, more[0])) if more else made
 
 
-def _only_reduce(trace: OpTrace) -> int:
+def _other(product: Contraction, position: int) -> Other:
+    """The second sum, if A is the same and its own factor lies as B does."""
+    trace = product.trace
+    _, depth, k = trace.body[position].imm
+    a, b = _factors(trace, position, depth, product.column)
+    same = factor_of(trace, a, product.row, depth) == product.a and k == product.k
+    found = factor_of(trace, b, product.column, depth)
+    stored = [storage_of(trace, factor.param) for factor in (found, product.b)]
+    alike = found.along == product.b.along and stored[0] == stored[1] and stored[0] in REALS
+    if not same or not alike:
+        raise CompileError(f"{trace.name}: two sums of products share their first factor, and their "
+                           f"second ones lie alike; {a[0]}[{a[1]}] and {b[0]}[{b[1]}] do not")
+    return Other(position, found)
+
+
+def _reduces(trace: OpTrace) -> list[int]:
+    """The Reduce of the product, or both."""
     live = reachable(trace.body, *(s.value for s in trace.stores))
     found = [p for p in live if trace.body[p].op is Op.REDUCE]
-    if len(found) != 1:
-        raise CompileError(f"{trace.name}: a matrix product has one reduction, found {len(found)}")
-    node = trace.body[found[0]]
-    term = trace.body[node.args[1]]
-    loads = term.op is Op.MUL and all(trace.body[p].op is Op.LOAD for p in term.args)
-    if node.imm[0] not in ("sum", "fma") or not loads:
-        raise CompileError(f"{trace.name}: the reduction over {node.imm[1]} is {node.imm[0]} of "
-                           f"{term.op}; a matrix product sums products of two loads")
-    return found[0]
+    if not 1 <= len(found) <= 2:
+        raise CompileError(f"{trace.name}: a matrix product has one reduction, or two that share a "
+                           f"factor, found {len(found)}")
+    for node in (trace.body[p] for p in found):
+        term = trace.body[node.args[1]]
+        loads = term.op is Op.MUL and all(trace.body[p].op is Op.LOAD for p in term.args)
+        if node.imm[0] not in ("sum", "fma") or not loads:
+            raise CompileError(f"{trace.name}: the reduction over {node.imm[1]} is {node.imm[0]} of "
+                               f"{term.op}; a matrix product sums products of two loads")
+    return found
 
 
 def _factors(trace: OpTrace, position: int, depth: str, column: str) -> tuple[tuple, tuple]:

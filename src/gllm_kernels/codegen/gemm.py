@@ -23,7 +23,7 @@ from ..errors import CompileError
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace
 from .access import integer, storage_of
-from .contraction import Contraction, contraction_of
+from .contraction import Contraction, Factor, contraction_of
 from .dots import dots, dots_bytes, dots_routine
 from .elementwise import check_in_place
 from .frame import begin, reach
@@ -31,16 +31,16 @@ from .gemv import stream, stream_bytes, stream_routine
 from .isa.base import Isa
 from .kernel import K, Kernel, Routine, Value
 from .pack import packing_of
-from .packed import layout_of, packed, packed_routine
+from .packed import layout_of, packed, packed_routine, waiting_bytes
 from .pairs import PAIRS
 from .panels import LAYOUTS, Panels
 from .quads import quads, quads_bytes, quads_routine
 from .rewrite import contract
-from .site import Site, epilogue, sites
+from .site import Site, epilogue, keep, sites
 from .small import is_small, may_be_small, small_bytes, small_routine
 from .sweep import offsets_of, swept, swept_routine
 from .tuning import TuningParams
-from .work import TILE, WORK, block
+from .work import TILE, WAITING, WORK, block
 
 GRAIN = 64  # elements, the columns of a matrix times a vector that are worth another thread
 
@@ -57,7 +57,7 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
                 with _between(site, below, above):
                     if driver.make in (packed, swept):
                         _fill_packing(site, params, driver.make is packed and _paired(product, params))
-                    build.call(build.code(driver), block(build, "work"), site.lo, site.hi)
+                    _drive(site, driver, params)
     return build.build(product.units, GRAIN, "element of the product",
                        scratch_bytes(product, isa, params))
 
@@ -84,11 +84,40 @@ def drivers(product: Contraction, isa: Isa,
     return [f for f in found if m is None or f[0] < m and (f[1] is None or m <= f[1])]
 
 
+def _drive(site: Site, driver: Routine, params: TuningParams) -> None:
+    """All columns at once; but of two products whose factors are read as they lie, some columns of
+    the other one, then the same ones of this."""
+    b, product = site.build, site.product
+    work, code = block(b, "work"), b.code(driver)
+    if not product.other:
+        b.call(code, work, site.lo, site.hi)
+        return
+    area = b.emit(K.SCRATCH) + integer(b, _driver_bytes(product, site.isa, params), {})
+    then = {"epilogue": _epilogue(site), **_second(site, product.b, "b")}
+    last = {"keep": b.code(Routine("keep", keep, (site.isa,))), **_second(site, product.other.b, "other")}
+    b.fill(work, WORK, {"twice": b.int(1), "waiting": area} | last)
+    if driver.make is packed:
+        b.call(code, work, site.lo, site.hi)
+        return
+    other = {"epilogue": last["keep"], **_second(site, product.other.b, "b")}
+    with b.loop(site.lo, site.hi, WAITING, name="both") as j:
+        end = b.emit(K.IMIN, site.hi, j.iv + WAITING)
+        for factor in ({"waiting": area - j.iv * 4} | other, then):
+            b.fill(work, WORK, factor)
+            b.call(code, work, j.iv, end)
+
+
+def _second(site: Site, factor: Factor, name: str) -> dict[str, Value]:
+    """Where a second factor lies."""
+    return {name: site.start(factor), f"{name}_line": site.line(factor),
+            f"{name}_depth": site.depth(factor)}
+
+
 @contextmanager
 def _unless_small(site: Site, params: TuningParams) -> Iterator[None]:
     """Calls the driver of small products, or runs the body."""
     b, product = site.build, site.product
-    if not may_be_small(product, params):
+    if product.other or not may_be_small(product, params):
         yield
         return
     small = is_small(site, params)
@@ -113,7 +142,11 @@ def _between(site: Site, below: int, above: int | None) -> Iterator[None]:
 
 
 def scratch_bytes(product: Contraction, isa: Isa, params: TuningParams) -> Affine:
-    """Of one thread: what any of the drivers needs."""
+    """Of one thread: what any of the drivers needs, and sums that wait."""
+    return _driver_bytes(product, isa, params) + (waiting_bytes(params) if product.other else 0)
+
+
+def _driver_bytes(product: Contraction, isa: Isa, params: TuningParams) -> Affine:
     needs = {stream: stream_bytes(product.b.along, isa), swept: offsets_of(isa, params)[-1],
              packed: layout_of(isa, params).total}
     made = {driver.make for _, _, driver in drivers(product, isa, params)}
@@ -166,11 +199,17 @@ def _fill(site: Site) -> None:
         values |= {f"{name}_line": lines[name], f"{name}_depth": site.depth(factor)}
     values |= {"m": site.rows, "k": site.k, "n": integer(b, product.n, {})} | _target(site)
     tile = block(b, "tile")
-    routine = Routine(f"epilogue of {product.trace.name}", epilogue, (product, site.isa))
-    values |= {"args": b.emit(K.ARGS), "tile": tile, "epilogue": b.code(routine)}
+    values |= {"args": b.emit(K.ARGS), "tile": tile, "epilogue": _epilogue(site),
+               "twice": b.int(0), "waiting": b.int(0)}
     b.fill(block(b, "work"), WORK, values)
     b.fill(tile, (*TILE, *(binder for binder, _ in product.batch)),
            {"above": site.above} | dict(site.batch))
+
+
+def _epilogue(site: Site) -> Value:
+    product = site.product
+    return site.build.code(Routine(f"epilogue of {product.trace.name}", epilogue,
+                                   (product, site.isa)))
 
 
 def _target(site: Site) -> dict[str, Value]:

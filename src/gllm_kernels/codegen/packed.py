@@ -25,7 +25,8 @@ from .pack import ROUND, block_bytes, padded, pitch, spare_bytes
 from .pairs import PAIRS, lanes_of, odd_of
 from .tuning import TuningParams
 from .work import (
-    HEAD, MICRO, PACK, TILES, WORK, block, bounded, call, evenly, finished, routine_builder,
+    HEAD, MICRO, PACK, TILES, WAITING, WAITING_PITCH, WORK, block, bounded, call, evenly, finished,
+    routine_builder,
 )
 
 KEPT = 1024  # columns whose sums wait in scratch for further terms
@@ -90,9 +91,10 @@ def packed(isa: Isa, params: TuningParams, storage: str) -> Kernel:
     blocks, deep = evenly(b, k, p.kc, ROUND)  # k = 0 still stores the epilogue of 0
     _, tall = evenly(b, m, p.mc)
     tall = (tall + height - 1) / height * height
-    kept, begin = bounded(b, blocks - 1, 0, 1), b.emit(K.BEGIN)
+    kept, begin, twice = bounded(b, blocks - 1, 0, 1), b.emit(K.BEGIN), b.arg("twice")
     some, most = (size // p.nr * p.nr for size in (KEPT, EDGE))
     wide = b.emit(K.IMAX, end - end * kept, b.arg("direct") * (most - some) + some)
+    wide = wide + (b.emit(K.IMIN, wide, b.int(WAITING // p.nr * p.nr)) - wide) * twice
     b.fill(block(b, "tiles"), TILES, {name: b.arg(name) for name in TILES if name in WORK} | {
         "height": height, "micro": micro, "kept": kept})
     tiles = b.code(Routine("tiles", _tiles, (isa, params)))
@@ -108,20 +110,47 @@ def packed(isa: Isa, params: TuningParams, storage: str) -> Kernel:
         _pack(b, layout, "a", rows, terms, height, storage, half)
         with b.loop(left, right, p.nc, name="jc") as jc:
             columns = Span(jc.iv, b.emit(K.IMIN, right - jc.iv, b.int(p.nc)))
-            panels = _panels_of_b(b, p, layout, columns, terms, storage, half)
-            b.fill(block(b, "tiles"), TILES, {
-                "row": rows.first, "rows": rows.size, "column": columns.first,
-                "columns": columns.size, "depth": terms.size, "inside": jc.iv - left,
-                "begun": b.emit(K.IMIN, start, b.int(1)), "more": more} | panels)
-            b.call(tiles, block(b, "tiles"))
+            waiting = rows.first * -WAITING_PITCH - (jc.iv + (left - jc.iv) * kept) * 4
+            with b.loop(0, twice + 1, 1, twice, name="product") as product:
+                other, = product.phis
+                panels = _panels_of_b(b, p, layout, columns, terms, storage, half, other)
+                b.fill(block(b, "tiles"), TILES, {
+                    "row": rows.first, "rows": rows.size, "column": columns.first,
+                    "columns": columns.size, "depth": terms.size, "inside": jc.iv - left,
+                    "begun": b.emit(K.IMIN, start, b.int(1)), "more": more}
+                       | panels | _result(b, p, layout, waiting, other))
+                b.call(tiles, block(b, "tiles"))
+                product.yields(b.int(0))
     return b.build(Affine.const(1), 1, "column of a product")
 
 
-def _panels_of_b(b: KernelBuilder, p: TuningParams, layout: Layout, columns: Span,
-                 terms: Span, storage: str, odd: Value) -> dict[str, Value]:
-    """Where the panels of a block are: packed now, or among those of the whole matrix."""
+def waiting_bytes(p: TuningParams) -> int:
+    """Scratch for the sums of the other product: whole blocks, and the tiles at their edges."""
+    rows = p.mc + p.mr
+    return rows * (WAITING_PITCH + 4 * p.nr) + 4 * (WAITING + p.nr) * p.mr
+
+
+def _result(b: KernelBuilder, p: TuningParams, layout: Layout, origin: Value,
+            other: Value) -> dict[str, Value]:
+    """Where sums go: to C, those of the other product to where they wait, as they are."""
+    one, waiting = b.int(1), b.arg("waiting") + origin
+    theirs = {"c": waiting, "c_line": b.int(WAITING_PITCH), "c_size": b.int(4), "direct": one,
+              "plain": one, "epilogue": b.arg("keep")}
+    edges = b.arg("waiting") + (p.mc + p.mr) * WAITING_PITCH
+    return {name: _chosen(b.arg(name), value, other) for name, value in theirs.items()} | {
+        "waiting": waiting, "partial": _chosen(b.emit(K.SCRATCH) + layout.partial, edges, other)}
+
+
+def _chosen(own: Value, theirs: Value, other: Value) -> Value:
+    return own + (theirs - own) * other
+
+
+def _panels_of_b(b: KernelBuilder, p: TuningParams, layout: Layout, columns: Span, terms: Span,
+                 storage: str, odd: Value, other: Value) -> dict[str, Value]:
+    """Where the panels of a block are: packed now, of B or of the other product's, or among those
+    of the whole matrix."""
     if not p.prepacked:
-        _pack(b, layout, "b", columns, terms, b.int(p.nr), storage, odd)
+        _pack(b, layout, "b", columns, terms, b.int(p.nr), storage, odd, other)
         return {"b_panels": b.emit(K.SCRATCH) + layout.b,
                 "b_pitch": pitch(terms.size, p.nr, b.lanes)}
     far = pitch(b.arg("k"), p.nr, b.lanes)
@@ -143,11 +172,15 @@ def _height(b: KernelBuilder, isa: Isa, params: TuningParams,
 
 
 def _pack(b: KernelBuilder, layout: Layout, name: str, lines: Span, terms: Span,
-          width: Value, storage: str, odd: Value) -> None:
-    at, line, step = b.emit(K.SCRATCH), b.arg(f"{name}_line"), b.arg(f"{name}_depth")
+          width: Value, storage: str, odd: Value, other: Value | None = None) -> None:
+    at, ends = b.emit(K.SCRATCH), ("", "_line", "_depth")
+    source, line, step = (b.arg(name + end) for end in ends)
+    if other is not None:
+        source, line, step = (_chosen(own, b.arg("other" + end), other)
+                              for own, end in zip((source, line, step), ends, strict=True))
     end, target = {"a": (b.arg("m"), layout.a), "b": (b.arg("n"), layout.b)}[name]
     first = terms.first * (2 if storage == PAIRS else 1)
-    slots = {"source": b.arg(name) + lines.first * line + first * step, "line": line, "odd": odd,
+    slots = {"source": source + lines.first * line + first * step, "line": line, "odd": odd,
              "depth_step": step, "lines": lines.size, "exist": end - lines.first,
              "depth": terms.size, "target": at + target, "width": width,
              "spare": at + layout.spare}
@@ -204,7 +237,7 @@ def _strip(b: KernelBuilder, p: TuningParams, layout: Layout,
     direct, plain = b.arg("direct") * whole, b.arg("plain") * whole
     row, column = b.arg("row") + i, b.arg("column") + j
     final, at = b.arg("c") + row * line + column * size, b.emit(K.SCRATCH)
-    slot = at + layout.partial + _slot(b, p, (i, b.arg("inside") + j), left[1]) * b.arg("kept") * 4
+    slot = b.arg("partial") + _slot(b, p, (i, b.arg("inside") + j), left[1]) * b.arg("kept") * 4
     kept, step = slot + (final - slot) * direct, (line - 4 * p.nr) * direct + 4 * p.nr
     done, apart = at + layout.strip, _strip_pitch(p)
     stays = b.emit(K.IMAX, plain, b.arg("more"))

@@ -8,7 +8,7 @@ second copy of the micro-kernel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,7 @@ from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, Value
 from .lower import hoist_stores, lower, lower_stores
 from .tuning import TuningParams
-from .work import TILE, bounded, evenly, tile_slot
+from .work import TILE, WAITING_PITCH, bounded, evenly, tile_slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +150,25 @@ def epilogue(product: Contraction, isa: Isa) -> Kernel:
     batch = {binder: tile[binder] for binder, _ in product.batch}
     above = tile["above"] + tile["row"]
     site = Site(b, product, isa, batch, above, tile["rows"], tile["column"], tile["columns"])
-    with b.loop(0, tile["rows"], 1, tile["sums"], name="epilogue row") as row:
+    places = ("sums", "other")[: 1 + bool(product.other)]
+    with b.loop(0, tile["rows"], 1, *(tile[p] for p in places), name="epilogue row") as row:
         env = _row_env(site, above + row.iv, site.lo)
         with b.loop(0, site.hi, b.lanes, name="epilogue") as column:
-            _vector(site, env, row.phis[0], column.iv, site.lo + column.iv, site.hi - column.iv)
-        row.yields(row.phis[0] + tile["pitch"])
+            _vector(site, env, row.phis, column.iv, site.lo + column.iv, site.hi - column.iv)
+        pitches = tile["pitch"], WAITING_PITCH
+        row.yields(*(place + pitch for place, pitch in zip(row.phis, pitches)))
+    return b.build(Affine.const(1), 1, "tile")
+
+
+def keep(isa: Isa) -> Kernel:
+    """In place of an epilogue: the sums wait for those of the other product."""
+    b = KernelBuilder("gemm.keep", isa.lanes, ())
+    tile = {name: tile_slot(b, number) for number, name in enumerate(TILE)}
+    with b.loop(0, tile["rows"], 1, tile["sums"], tile["other"], name="keep row") as row:
+        source, target = row.phis
+        with b.loop(0, tile["columns"], b.lanes, name="keep") as column:
+            b.store(target, column.iv, b.load(source, column.iv))
+        row.yields(source + tile["pitch"], target + WAITING_PITCH)
     return b.build(Affine.const(1), 1, "tile")
 
 
@@ -166,19 +180,21 @@ def _row_env(site: Site, i: Value, j: Value) -> Env:
     return hoist_stores(site.build, trace, trace.stores, env)
 
 
-def _vector(site: Site, row: Env, source: Value, offset: Value, j: Value, count: Value) -> None:
-    """One vector of sums: the value of the Reduce is its init plus the sum.
+def _vector(site: Site, row: Env, sources: Sequence[Value], offset: Value, j: Value,
+            count: Value) -> None:
+    """One vector of sums of each product: the value of a Reduce is its init plus the sum.
 
     Without mask registers a masked store is microcode on AMD (vmaskmovps to memory, 20 and more
     operations on Zen 2 to 4), so whole vectors are stored apart.
     """
-    b, trace, position = site.build, site.product.trace, site.product.position
+    b, trace, other = site.build, site.product.trace, site.product.other
     env = row.at({site.product.column: j}, count=count)
-    total = b.load(source, offset)
-    init = trace.body[position].args[0]
-    if trace.body[init].imm != 0:
-        total = lower(b, trace, init, env) + total
-    env.values[position] = total
+    for position, source in zip((site.product.position, other and other.position), sources):
+        total = b.load(source, offset)
+        init = trace.body[position].args[0]
+        if trace.body[init].imm != 0:
+            total = lower(b, trace, init, env) + total
+        env.values[position] = total
     if site.isa.mask_class == "k":
         lower_stores(b, trace, trace.stores, env)
         return

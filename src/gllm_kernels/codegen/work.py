@@ -16,19 +16,24 @@ from .isa.base import Isa
 from .kernel import K, KernelBuilder, KParam, Mem, Routine, Value
 
 # operands from line 0 and depth 0 on, sizes, where C[0, 0] lies, whether sums may wait there for
-# further terms (direct) and are the result as they are (plain); args and tile are for the epilogue
+# further terms (direct) and are the result as they are (plain); args and tile are for the epilogue.
+# Of two products that share A, `twice` is 1: the sums of the other one wait in rows of WAITING_PITCH
+# bytes for those of the first, brought there by `keep`
 WORK = ("a", "a_line", "a_depth", "b", "b_line", "b_depth", "m", "n", "k", "c", "c_line", "c_size",
-        "direct", "plain", "args", "tile", "epilogue", "pack_a", "pack_b")
+        "direct", "plain", "args", "tile", "epilogue", "pack_a", "pack_b", "twice", "other",
+        "other_line", "other_depth", "keep", "waiting")
 # rows of finished sums, `pitch` apart, which part of the driver's rows and of C's columns they are,
-# and the driver's first row; then the batch binders
-TILE = ("sums", "pitch", "row", "rows", "column", "columns", "above")
+# the driver's first row, the sums of the other product; then the batch binders
+TILE = ("sums", "pitch", "row", "rows", "column", "columns", "above", "other")
 PACK = ("source", "line", "depth_step", "lines", "exist", "depth", "target", "width", "spare",
         "odd")
 MICRO = ("a", "b", "depth", "source", "source_pitch", "target", "target_pitch", "coming",
          "coming_pitch", "tiles", "a_next", "b_next", "source_next", "target_next", "coming_next")
 TILES = ("c", "c_line", "c_size", "direct", "plain", "args", "tile", "epilogue", "height", "micro",
          "kept", "row", "rows", "column", "columns", "depth", "inside", "begun", "more", "b_panels",
-         "b_pitch")
+         "b_pitch", "waiting", "partial")
+WAITING = 1024  # columns of the other product whose sums wait
+WAITING_PITCH = 4 * WAITING + 128
 SMALL = ("a", "a_line", "a_depth", "b", "b_depth", "depth", "target", "pitch")
 SWEEP = ("a", "b", "b_step", "columns", "sums")
 DOTS = ("tiles", "x", "x_next", "w", "w_line", "depth", "source", "source_next", "kept", "last",
@@ -91,6 +96,9 @@ def call(b: KernelBuilder, routine: Routine | Value, name: str, names: tuple[str
 def finished(b: KernelBuilder, tile: Slots) -> None:
     """In a driver: hand a tile of finished sums to the epilogue."""
     at = b.arg("tile")
+    if any(p.name == "waiting" for p in b.params):
+        other = b.arg("waiting") + tile["row"] * WAITING_PITCH + tile["column"] * 4
+        tile = {**tile, "other": other}
     b.fill(at, TILE, tile)
     zero = b.int(0)
     b.emit(K.CALL, b.arg("epilogue"), b.arg("args"), zero, zero, at)

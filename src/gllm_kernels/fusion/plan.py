@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from ..graph.bind import TensorStore, TensorTrace, bind
 from ..graph.dag import SemanticDAG, TensorEdge
 from ..graph.ir import Node
+from ..graph.view import View
+from .beside import beside
 from .cost import Cut, cut_of
 from .profile import DeviceProfile
-from .rules import Candidate, FusionMode, Verdict, judge, refusal
+from .rules import BESIDE, Candidate, FusionMode, Verdict, judge
 from .substitute import substitute
 
 
@@ -116,21 +118,43 @@ class _Planner:
         candidate = self._with_source(self._candidate(edges[0], own))
         verdicts = {(e.producer, e.view): self._judge(replace(candidate, edge=e)) for e in near}
         refused = next((v for v in verdicts.values() if v.mode is None), None)
-        for edge in edges:
-            made = verdicts.get((edge.producer, edge.view)) or self._elsewhere(edge, edges[0], own)
-            if made.mode and refused:
-                made = Verdict(None, f"the group of another operand stays apart: {refused.reason}")
-            self.decisions.append(EdgeDecision(edge, made.mode, made.reason))
         if refused:
-            return own
-        host, mode = self.groups.pop(latest), verdicts[edges[0].producer, edges[0].view].mode
+            apart = Verdict(None, f"the group of another operand stays apart: {refused.reason}")
+            verdicts = {key: apart if v.mode else v for key, v in verdicts.items()}
+            group = own
+        else:
+            mode = verdicts[edges[0].producer, edges[0].view].mode
+            group = self._merged(candidate, [e.view for e in near], own, mode)
+        for edge in edges:
+            key = edge.producer, edge.view
+            if key not in verdicts:
+                verdicts[key], group = self._beside(edge, edges[0], group)
+            self.decisions.append(EdgeDecision(edge, verdicts[key].mode, verdicts[key].reason))
+        return group
+
+    def _merged(self, candidate: Candidate, views: list[View], own: FusionGroup,
+                mode: FusionMode) -> FusionGroup:
+        host = self.groups.pop(self.home[candidate.edge.producer])
         if mode is FusionMode.ONLINE_SOFTMAX:
             host = self._with_scores(host, candidate.source.edge)
         if mode is FusionMode.LOOP:
             nodes = [self.dag.graph.nodes[n] for n in host.nodes + own.nodes]
             self.cut = cut_of(nodes, self.readers, self.profile)
-        merged = substitute(host.trace, own.trace, [e.view for e in near], candidate.kept)
+        merged = substitute(host.trace, own.trace, views, candidate.kept)
         return FusionGroup(host.nodes + own.nodes, merged)
+
+    def _beside(self, edge: TensorEdge, first: TensorEdge,
+                group: FusionGroup) -> tuple[Verdict, FusionGroup]:
+        """An operand from elsewhere: the sum of a product beside that of the group, or a load."""
+        candidate = self._candidate(edge, group)
+        latest = f"the node follows its latest producer, {self.name(first.producer)}"
+        verdict = judge(candidate, BESIDE if len(group.nodes) > 1 else (),
+                        f"{latest}; this operand comes from memory")
+        if verdict.mode is None:
+            return verdict, group
+        host = self.groups.pop(self.home[edge.producer])
+        trace, _ = beside(host.trace, group.trace, edge.view)
+        return verdict, FusionGroup(host.nodes + group.nodes, trace)
 
     def _judge(self, candidate: Candidate) -> Verdict:
         verdict, cut = judge(candidate), self.cuts.get(candidate.edge.consumer)
@@ -167,11 +191,6 @@ class _Planner:
         """What somebody else reads, or the caller."""
         stores = host.trace.stores if host.trace else ()
         return tuple(s for s in stores if self.readers.get(s.target.view.buffer, {-1}) - members)
-
-    def _elsewhere(self, edge: TensorEdge, first: TensorEdge, own: FusionGroup) -> Verdict:
-        latest = f"the node follows its latest producer, {self.name(first.producer)}"
-        refused = refusal(self._candidate(edge, own))
-        return Verdict(None, refused or f"{latest}; this operand comes from memory")
 
     def name(self, index: int) -> str:
         return self.dag.graph.nodes[index].name

@@ -12,13 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from ..dtypes import ITEMSIZE
 from ..errors import CompileError
 from ..graph.bind import TensorStore, TensorTrace
 from ..graph.dag import SemanticDAG, TensorEdge
+from ..graph.view import size_of
 from ..trace.affine import Affine
 from ..trace.attention import attention_of
 from ..trace.ir import Op
 from ..trace.pattern import RANK, ComputePattern, pattern_of
+from .beside import beside
 from .linear import linearise
 from .profile import DeviceProfile
 from .substitute import loads_of, substitute
@@ -191,6 +194,21 @@ def _names(stores: tuple[TensorStore, ...]) -> str:
     return ", ".join(sorted(s.target.view.buffer for s in stores))
 
 
+def _not_beside(c: Candidate) -> str:
+    """The consumer is the group of another product already, with everything it is read by."""
+    if c.kept:
+        return f"others need {_names(c.kept)} in memory"
+    found = beside(c.producer, c.consumer, c.edge.view)
+    return found if isinstance(found, str) else ""
+
+
+def _shared(c: Candidate) -> str:
+    """What is packed once, and what stays out of memory."""
+    _, view = beside(c.producer, c.consumer, c.edge.view)
+    size = size_of(view.shape) * ITEMSIZE[view.dtype]
+    return f"{size} bytes of {view.buffer} packed once, {c.edge.bytes} bytes wait in scratch, not in memory"
+
+
 def _saved(c: Candidate) -> str:
     return f"{c.edge.bytes} bytes stay in registers"
 
@@ -219,6 +237,11 @@ RULES: tuple[Rule, ...] = (
          _scores, _saved_online),
     Rule(FusionMode.LOOP, lambda p, c: _row_loop(p) and _row_loop(c), _recompute, _saved),
 )
+# for what a node reads beside its latest producer
+BESIDE: tuple[Rule, ...] = (
+    Rule(FusionMode.SHARED_INPUT, lambda p, c: p in CONTRACTIONS and _pointwise(c),
+         lambda c: _recompute(c) or _not_beside(c), _shared),
+)
 # fmt: on
 
 
@@ -235,16 +258,16 @@ def refusal(candidate: Candidate) -> str:
     return next(filter(None, (constraint(candidate) for constraint in CONSTRAINTS)), "")
 
 
-def judge(candidate: Candidate) -> Verdict:
+def judge(candidate: Candidate, rules: tuple[Rule, ...] = RULES, otherwise: str = "") -> Verdict:
     """The first rule whose patterns fit decides; a refusal is data."""
     reason = refusal(candidate)
     if reason:
         return Verdict(None, reason)
     patterns = [candidate.dag.op_class(index) for index in candidate.group]
     produced, consumed = max(patterns, key=RANK.index), candidate.dag.op_class(candidate.edge.consumer)
-    for rule in RULES:
+    for rule in rules:
         if rule.applies(produced, consumed):
             reason = _stored_too(candidate) or rule.refuse(candidate)
             return Verdict(None, reason) if reason else Verdict(rule.mode, rule.benefit(candidate))
-    return Verdict(None, f"a {consumed} reads each element of a {produced} more than once; "
-                         f"{candidate.edge.bytes} bytes go through memory")
+    return Verdict(None, otherwise or f"a {consumed} reads each element of a {produced} more than once; "
+                                     f"{candidate.edge.bytes} bytes go through memory")
