@@ -87,17 +87,30 @@ def test_operators_are_checked_and_measured(monkeypatch: pytest.MonkeyPatch, isa
     assert all("GB/s" in row.metrics() for row in found)
 
 
+ATTENTION = "6x6x4x2x16,1x130x4x2x16,40x40x2x2x8"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_attention_is_checked_and_measured(monkeypatch: pytest.MonkeyPatch, isa: str) -> None:
+    with config(isa=isa):
+        found = rows_of(bench(monkeypatch, kind="attention", shapes=ATTENTION, types="f32,f16,bf16"))
+    assert [row.wrong for row in found] == [""] * 9
+    for row in found:  # decoding counts bytes, the others what is multiplied
+        assert bool(row.case.flops) is (row.case.shape[0] > 1)
+        assert "read" not in row.metrics()  # it fits the caches
+
+
 def test_torch_computes_the_same() -> None:
     pytest.importorskip("torch")
     peers = found_peers(1)
     running = Bench(Settings(kind="gemm"))
-    for kind, layout in product(("gemm", "gemv", "ops"), ("nn", "nt")):
-        shapes = {"gemm": "5x6x7", "gemv": "6x7", "ops": "3x64"}[kind]
+    for kind, layout in product(("gemm", "gemv", "ops", "attention"), ("nn", "nt")):
+        shapes = {"gemm": "5x6x7", "gemv": "6x7", "ops": "3x64", "attention": ATTENTION}[kind]
         settings = Settings(kind=kind, types="f32,f16,bf16", layout=layout, shapes=shapes)
         running.peers = peers
         for case in cases_of(settings):
             found, want = running.candidates(case)
-            tolerance = bench_rows.TOLERANCE[case.type, case.kind != "ops"]
+            tolerance = bench_rows.TOLERANCE[case.type, case.kind in bench_rows.PRODUCTS]
             assert bench_rows.fault(found["torch"], want, tolerance) == "", case
 
 
@@ -185,6 +198,9 @@ def test_the_grid_is_forty_shapes() -> None:
         (("gemv", "--shapes", "4x4x4"), ["--shapes 4x4x4", "NxK"]),
         (("ops", "--shapes", "0x4"), ["--shapes 0x4", "ROWSxCOLUMNS"]),
         (("gemm", "--shapes", "4x-4x4"), ["--shapes 4x-4x4"]),
+        (("attention", "--shapes", "4x4x4"), ["--shapes 4x4x4", "TOKENSxCONTEXT"]),
+        (("attention", "--shapes", "3x4x2x2x8"), ["3x4x2x2x8", "TOKENS is 1 or CONTEXT"]),
+        (("attention", "--shapes", "4x4x3x2x8"), ["SHARED divides HEADS"]),
         (("gemm", "--types", "f32,f64"), ["--types f64", "bf16"]),
         (("ops", "--preset", "grid"), ["--preset grid", "llama7b"]),
         (("all", "--shapes", "4x4x4"), ["--shapes", "gemm"]),

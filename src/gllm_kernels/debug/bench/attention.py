@@ -52,7 +52,7 @@ def graph_of(case: Case) -> CompilerGraph:
     dtype, g = TYPES[case.type].name, CompilerGraph()
     q = g.input("q", (heads, tokens, size), dtype).split(0, shared, heads // shared)
     k, v = (g.state(name, (shared, context, size), dtype).insert(1) for name in "kv")
-    scores = g.op("vec_scale", g.op("gemm_bt", q, k), s=size**-0.5)
+    scores = g.op("vec_scale", g.op("gemm_bt", q, k, dtype="float32"), s=size**-0.5)
     mask = g.weight("mask", causal_mask(context))
     steps = Affine.const(-1), Affine.const(1)
     behind = View(mask.buffer, (Affine.const(tokens), Affine.const(context)), steps,
