@@ -151,6 +151,13 @@ class Maker:
         self.keep(self.graph.op("relu", state.slice(0, 0, Affine.sym("pos") + Affine.sym("tokens"))
                                 .slice(0, "pos", "tokens")), x.bound)
 
+    def again(self) -> None:
+        """A value written over itself: who read it before keeps what it was."""
+        x = self.pick()
+        if self.graph.buffers[x.view.buffer].kind == "temp":
+            self.graph.op("vec_scale", x.view, s=0.5, out=x.view)
+            self.loose = [x, *(v for v in self.loose if v is not x)]
+
     def finish(self) -> None:
         for number, value in enumerate(self.loose or self.values[-1:]):
             self.graph.output(f"y{number}", value.view)
@@ -159,7 +166,7 @@ class Maker:
 STEPS: tuple[tuple[Callable[[Maker], object], float], ...] = (
     (Maker.unary, 4), (Maker.exponential, 1), (Maker.binary, 5), (Maker.broadcast, 2),
     (Maker.scale, 2), (Maker.row, 3), (Maker.product, 4), (Maker.narrow, 1), (Maker.heads, 1),
-    (Maker.part, 1), (Maker.remember, 1),
+    (Maker.part, 1), (Maker.remember, 1), (Maker.again, 1),
 )
 
 

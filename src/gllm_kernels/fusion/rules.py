@@ -110,7 +110,12 @@ def _overwritten(c: Candidate) -> str:
 
 
 def _clobbers(c: Candidate) -> str:
-    """The group writes what the producer still reads, elsewhere than in its own round."""
+    """The group writes what the producer still reads, elsewhere than in its own round, or what is
+    stored on the way."""
+    for store in c.kept:
+        for target in (s.target.view for s in c.consumer.stores):
+            if target.buffer == store.target.view.buffer:
+                return f"{c.name(c.edge.consumer)} writes {target}, which is stored on the way"
     written = [s.target for s in (*c.consumer.stores, *c.kept)]
     reduces = c.producer.reduces() or (c.kept and c.consumer.reduces())
     for read in c.producer.accesses()[: -len(c.producer.stores)]:
