@@ -124,7 +124,8 @@ def check(desc: QuantDesc, subject: Subject) -> None:
         block, lane = np.argwhere(wrong)[0]
         raise LiftError(
             f"{subject.signature.symbol}: the description gives {got[block, lane]!r} in lane {lane}, the "
-            f"function {want[block, lane]!r}, for the block {blocks[block].tobytes().hex()}; please report this"
+            f"function {want[block, lane]!r}, for the block {blocks[block].tobytes().hex()}; please "
+            "report this"
         )
     del keep
 

@@ -13,8 +13,8 @@ from ..lift import data
 from ..lift import value as v
 from ..lift.data import Part
 from ..lift.elf import Image
-from ..lift.error import Refusal
 from ..lift.engine import Machine
+from ..lift.error import Refusal
 from ..lift.nodes import Node, Nodes
 from ..lift.program import EXIT, Block, Program, post_dominators
 from ..lift.signature import Signature
