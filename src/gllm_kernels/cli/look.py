@@ -9,19 +9,19 @@ from pathlib import Path
 from ..model.llama import TINY
 from .options import UsageError
 
-CATALOGUE = "catalogue"
+CATALOGUE, FORMATS = "catalogue", "formats"
 
 
 def lift(options: Namespace) -> int:
     from ..lift.lifter import report, timing_table
     from ..quant.lift import is_decoder, report as block_report
 
-    if options.file == CATALOGUE:
+    if options.file in (CATALOGUE, FORMATS):
         if options.declaration is not None:
             raise UsageError(
-                f"`lift {CATALOGUE}` takes no DECLARATION; a file of that name is ./{CATALOGUE}"
+                f"`lift {options.file}` takes no DECLARATION; a file of that name is ./{options.file}"
             )
-        print(timing_table())
+        print(timing_table()) if options.file == CATALOGUE else formats()
     elif options.declaration is None:
         raise UsageError(
             f"lift {options.file}: no DECLARATION; add the C declaration of the "
@@ -32,6 +32,13 @@ def lift(options: Namespace) -> int:
     else:
         print(report(Path(options.file), options.declaration))
     return 0
+
+
+def formats() -> None:
+    from ..debug.formats import formats_table
+
+    for line in formats_table():
+        print(line, flush=True)
 
 
 def plan(options: Namespace) -> int:

@@ -128,7 +128,8 @@ def add_lift(commands: Commands) -> Parser:
     made = new(commands, "lift", summary, command("look", "lift"))
     made.add_argument(
         "file", metavar="FILE",
-        help="shared library or object file; `catalogue` times the lifting of every operator",
+        help="shared library or object file; `catalogue` times the lifting of every operator, "
+        "`formats` describes and measures every weight format",
     )  # fmt: skip
     made.add_argument(
         "declaration", metavar="DECLARATION", nargs="?",

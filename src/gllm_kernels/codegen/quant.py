@@ -23,6 +23,7 @@ from .isa.base import Isa
 from .kernel import K, Kernel, KernelBuilder, KParam, Mem, Value
 
 PARAMS = (KParam("blocks", "ptr"), KParam("out", "ptr"), KParam("tables", "ptr"), KParam("n", "i64"))
+STORED = {"f16": "f16", "bf16": "bf16", "f32": "float"}
 MOST_ROWS = 12  # bits that choose a row of a codebook
 BYTES_PER_TILE = 1 << 16  # of floats
 
@@ -33,10 +34,20 @@ def superblock(desc: QuantDesc, lanes: int) -> int:
     count = 1
     while count < 16 and (count * len(desc.codes) % lanes or count * desc.size < 16):
         count *= 2
+    while all(map(plain, desc.scales)) and count * len(desc.codes) < 8 * lanes:
+        count *= 2  # the loop costs as much as a vector
     table = any(leaf.table for scale in desc.scales for leaf in scale.leaves)
     while table and count * len(desc.scales) < 8:
         count *= 2
     return count
+
+
+def plain(scale: Scale | None) -> bool:
+    """Whether one load, or a constant, is the scale in all lanes."""
+    leaves = () if scale is None else scale.leaves
+    whole = all(leaf.kind in STORED and len(leaf.fields) == 1 and leaf.fields[0][0] % 8 == 0
+                for leaf in leaves)  # fmt: skip
+    return whole and (scale is None or scale.code is None)
 
 
 def glued(desc: QuantDesc, count: int) -> QuantDesc:
@@ -182,7 +193,9 @@ class Decoder(Fields):
         if len(self.desc.scales) == 1:
             return self.of_groups(name, 0)
         if name not in self.latest or self.latest[name][0] != groups:
-            self.latest[name] = groups, self._spread(name, groups)
+            rows = [getattr(self.desc, name)[g] for g in groups]
+            alone = name != "zeros" and len(set(groups)) == 1 and plain(rows[0])
+            self.latest[name] = groups, self.scale(rows) if alone else self._spread(name, groups)
         return self.latest[name][1]
 
     def _spread(self, name: str, groups: Sequence[int]) -> Value:
@@ -226,7 +239,7 @@ class Decoder(Fields):
     def leaf(self, leaves: Sequence[Leaf]) -> Value:
         """Floats of the block."""
         kind, ((at, _, _), *more) = leaves[0].kind, leaves[0].fields
-        storage = {"f16": "f16", "bf16": "bf16", "f32": "float"}.get(kind)
+        storage = STORED.get(kind)
         if storage and not at % 8 and not more and len(set(leaves)) == 1:
             return self.b.broadcast(self.block, self.b.int(0), 1, at // 8, storage)
         word = self.word([leaf.fields for leaf in leaves])

@@ -77,8 +77,13 @@ def loaded(desc: QuantDesc, isa: Isa) -> BlockDecoder:
     """Generate and load the decoder of a description."""
     kernel, tables, count = quant.dequantize(desc, isa)
     batch = place_batch([compile_kernel(kernel, isa).bytes])
+    return BlockDecoder(caller(batch), tables, count, batch)
+
+
+def caller(batch: CodeBatch) -> Callable[..., None]:
+    """A kernel as a C function."""
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
-    return BlockDecoder(kind(batch.addresses[0]), tables, count, batch)
+    return kind(batch.addresses[0])
 
 
 def _source(blocks: Array, row: WeightFormat) -> Array:
