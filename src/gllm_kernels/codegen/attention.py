@@ -9,21 +9,22 @@ Queries lie along the lanes, so maxima and sums need nothing across lanes, and p
 computed. At the end o / l is turned over, and the epilogue has its rows. (Milakov and Gimelshein,
 "Online normalizer calculation for softmax", 2018; Dao et al., "FlashAttention", 2022.)
 
-A key that a panel of queries may not see, because what is added to its scores is -inf, gets no
-weight; those behind the last that a panel sees are not read. The result of a row does not depend on
-the rows beside it, hence not on the threads. A row without any key to see is NaN, as 0/0 is.
+A key that a query may not see, because what is added to its score is -inf, has the weight 0; those
+behind the last that a panel sees are not read. So where v is finite, the result of a row does not
+depend on the rows beside it, hence not on the threads. A row that sees no key is NaN, as 0/0 is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 
 from ..trace.affine import Affine
+from ..trace.attention import attention_of
 from ..trace.ir import OpTrace
 from .access import Env, integer
 from .approx import exp_below
+from .contraction import Factor
 from .decode import decode_bytes, decode_routine, decodes, range_, reader
 from .elementwise import check_in_place
 from .frame import begin
@@ -45,28 +46,33 @@ from .work import (
 PANELS = 16  # of queries that share what is packed of K and V
 KEYS = 126  # of a block: whole panels of 6, 14, and within 16 KB for a panel of 32 queries
 GRAIN = 8  # rows; heads that share keys and values, when there is one row of each
+FEW_ROWS = 24  # of a head, up to which packing its keys and values costs more than it saves
 SEARCHES = ("finder", "range")  # for keys that something hides
 
 
 def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
-    """The kernel of a bound trace whose pattern is attention; its units are rows of all heads. One
-    row of each head is the affair of `decode`."""
+    """The kernel of a bound trace whose pattern is attention; its units are rows of all heads. Few
+    rows of a head are the affair of `decode`, one row with those of heads that share its keys."""
     check_in_place(trace)
-    heads, single = heads_of(trace), heads_of(trace, shared=True)
+    heads, hides = heads_of(trace), bool(attention_of(trace).hides)
     depth, m, width = trace.body[heads.found.product].imm[2], heads.outer.m, heads.outer.n
-    b, scratch = begin(trace, isa), areas(isa, params, depth, width)[-1]
-    many = b.int(2 if decodes(single) else 0)
-    with b.when_less(many - 1, integer(b, m, {})), row_sites(b, heads.outer, isa) as site:
-        pairs = params.pairs and all(site.storage(x) == "bf16" for x in (
-            heads.outer.a, heads.k, heads.outer.b))
-        _fill(site, heads, params, {"scores": scores, "finder": finder}, pairs)
-        _drive(site, Routine("attention", attend, (isa, params, bool(heads.found.hides), pairs)))
-    if decodes(single):
+    b, scratch, below = begin(trace, isa), areas(isa, params, depth, width)[-1], -1
+    size = integer(b, m, {})
+    if decodes(heads):
         scratch = scratch + decode_bytes(isa, depth, width)
-        with b.when_less(integer(b, m, {}), many), row_sites(b, single.outer, isa) as site:
-            _fill(site, single, params, {"reader": reader, "range": range_})
-            stored = site.storage(single.outer.a), site.storage(single.k)
-            _drive(site, decode_routine(isa, params, stored, bool(heads.found.hides)))
+        for some, above in {heads_of(trace, shared=True): 1, heads: FEW_ROWS}.items():
+            with b.when_less(below, size), b.when_less(size, above + 1), (
+                    row_sites(b, some.outer, isa)) as site:
+                _fill(site, some, {"reader": (reader,), "range": (range_,)})
+                stored = site.storage(some.outer.a), site.storage(some.k)
+                _drive(site, decode_routine(isa, params, stored, hides))
+            below = above
+    with b.when_less(below, size), row_sites(b, heads.outer, isa) as site:
+        factors = {"q": heads.outer.a, "k": heads.k, "v": heads.outer.b}
+        pairs = params.pairs and all(site.storage(x) == "bf16" for x in factors.values())
+        _fill(site, heads, {"scores": (scores, pairs), "finder": (finder,)})
+        _fill_packing(site, factors, {"q": params.nr, "k": params.mr, "v": high(isa)}, pairs)
+        _drive(site, Routine("attention", attend, (isa, params, hides, pairs)))
     rows = m
     for _, extent in heads.outer.batch:
         rows = rows * extent
@@ -78,23 +84,29 @@ def _drive(site: Site, routine: Routine) -> None:
     b.call(b.code(routine), block(b, "attend"), site.above, site.above + site.rows)
 
 
-def _fill(site: Site, heads: Heads, params: TuningParams,
-          makers: dict[str, Callable[..., Kernel]], pairs: bool = False) -> None:
-    """Where the operands of this batch are, and the routines that know the trace."""
+def _fill_packing(site: Site, factors: dict[str, Factor], widths: dict[str, int],
+                  pairs: bool) -> None:
+    """What packs panels of q, which are whole vectors, of k and of v."""
+    b, values = site.build, {}
+    for name, factor in factors.items():
+        stored = PAIRS if pairs else site.storage(factor)
+        how = packing_of(site.isa, stored, factor.along, widths[name], name == "q")
+        values[f"pack_{name}"] = b.code(how.routine)
+    b.fill(block(b, "attend"), ATTEND, values)
+
+
+def _fill(site: Site, heads: Heads, makers: dict[str, tuple]) -> None:
+    """Where the operands of this batch are, and the routines that know the trace: (make, ...)."""
     b, outer, trace = site.build, heads.outer, heads.outer.trace
     depth = integer(b, trace.body[heads.found.product].imm[2], {})
     values = {"depth": depth, "width": integer(b, outer.n, {}), "keys": site.k}
-    rows = (("q", outer.a, params.nr, True), ("k", heads.k, params.mr, False),
-            ("v", outer.b, high(site.isa), False))
-    for name, factor, width, fixed in rows:
-        stored = PAIRS if pairs else site.storage(factor)
-        how = packing_of(site.isa, stored, factor.along, width, fixed)
+    for name, factor in (("q", outer.a), ("k", heads.k), ("v", outer.b)):
         values |= {name: site.start(factor), f"{name}_line": site.line(factor),
-                   f"{name}_depth": site.depth(factor), f"pack_{name}": b.code(how.routine)}
+                   f"{name}_depth": site.depth(factor)}
     tile, own = block(b, "tile"), block(b, "scores")
-    values |= {name: b.code(Routine(f"{name} of {trace.name}", make, (
-        heads, site.isa, *((pairs,) if make is scores else ()))))
-               for name, make in makers.items() if heads.found.hides or name not in SEARCHES}
+    values |= {name: b.code(Routine(f"{name} of {trace.name}", make, (heads, site.isa, *more)))
+               for name, (make, *more) in makers.items()
+               if heads.found.hides or name not in SEARCHES}
     last = b.code(Routine(f"epilogue of {trace.name}", epilogue, (outer, site.isa)))
     values |= {"args": b.emit(K.ARGS), "tile": tile, "own": own, "epilogue": last}
     b.fill(block(b, "attend"), ATTEND, values)
