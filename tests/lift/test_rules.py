@@ -10,11 +10,15 @@ import pytest
 from test_adversarial import judge
 
 from gllm_kernels.errors import LiftError
+from gllm_kernels.lift import value as v
+from gllm_kernels.lift.accept import Acceptance
 from gllm_kernels.lift.cells import Test as Relation
 from gllm_kernels.lift.cells import find, impossible
 from gllm_kernels.lift.classes import Classes
+from gllm_kernels.lift.conditions import Condition
 from gllm_kernels.lift.lifter import lift
 from gllm_kernels.lift.samples import lag, small_sizes
+from gllm_kernels.lift.signature import parse
 from gllm_kernels.trace.interp import run
 from gllm_kernels.trace.ir import Op
 from gllm_kernels.trace.shapes import least_sizes, param_shape
@@ -90,6 +94,14 @@ def test_sizes_with_a_zero_have_remainders_of_their_own():
         assert kind.least(sizes) == quotients and kind.most(max(sizes)) >= quotients
         inside = kind.sizes(kind.low), kind.sizes(kind.most(50))
         assert all(classes.of(other) is kind for other in inside)
+
+
+def test_a_condition_is_one_test_however_its_sum_was_computed():
+    signature = parse("void f(const float *x, float *out, size_t m, size_t n)")
+    work = Acceptance(None, None, signature, Classes(("m", "n")))
+    m, n = v.atom(2, 3), v.atom(3, 5)
+    sums = [v.add(v.sub(m, n), 4), v.sub(v.add(4, m), n), v.add(v.sub(4, n), m)]
+    assert len({work._test(Condition(0, total, "l", True)) for total in sums}) == 1
 
 
 def test_no_size_of_another_class_is_taken_for_a_branch():

@@ -9,12 +9,14 @@ cannot be sampled (a threshold too far away, an exit that is never taken) refuse
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice, product
+from itertools import chain, islice
+from math import prod
 
 from ..trace.affine import Affine
 from ..trace.ir import Op, OpTrace
-from ..trace.shapes import reached
+from ..trace.shapes import accesses, reached
 from ..trace.simplify import canonical
 from ..trace.spec import check, symbols
 from . import value as v
@@ -22,7 +24,7 @@ from .cells import Path, Test, find, impossible
 from .classes import Class, Classes, Sizes
 from .conditions import Condition
 from .elf import Image
-from .engine import Lifted, execute
+from .engine import MAX_RUNS, Lifted, execute
 from .error import Refusal
 from .expand import Overlap, compare
 from .fold import templates, upwards
@@ -83,17 +85,27 @@ class Acceptance:
         kind = self.classes.of(sizes)
         return self.named(tuple(0 if k in kind.empty else p for k, p in enumerate(kind.periods)))
 
-    def run(self, sizes: Sizes) -> tuple[Lifted, Nodes]:
-        """One symbolic execution; a refusal away from the first sizes says where."""
-        nodes = Nodes()
+    def execute(self, sizes: Sizes, nodes: Nodes, runs: int = MAX_RUNS) -> Lifted:
+        learned = self.learned.setdefault(self.classes.of(sizes), {})
         try:
-            lifted = execute(
-                self.program, self.image, self.signature, self.named(sizes), nodes,
-                self.learned.setdefault(self.classes.of(sizes), {}), self.periods(sizes),
+            return execute(
+                self.program, self.image, self.signature, self.named(sizes), nodes, learned,
+                self.periods(sizes), runs,
             )  # fmt: skip
         except v.NeedPeriod as need:
             self.classes.refine(sizes, {self._place(x): p for x, p in need.periods.items()})
             raise
+
+    def learn(self, sizes: Sizes) -> None:
+        """How counters step, from short runs; what these refuse a longer one will refuse."""
+        with suppress(Refusal):
+            self.execute(sizes, Nodes(), 2)
+
+    def run(self, sizes: Sizes) -> tuple[Lifted, Nodes]:
+        """One symbolic execution; a refusal away from the first sizes says where."""
+        nodes = Nodes()
+        try:
+            lifted = self.execute(sizes, nodes)
         except Refusal as refusal:
             if self.done:
                 places = ", ".join(f"{n} = {s}" for n, s in self.named(sizes).items())
@@ -144,7 +156,7 @@ class Acceptance:
     # ---- which sizes a condition asks for
 
     def _test(self, condition: Condition) -> Test:
-        terms = condition.poly.terms.items()
+        terms = sorted(condition.poly.terms.items())  # one test however the sum was computed
         return Test(tuple((c, tuple(map(self._place, m))) for m, c in terms), condition.relation)
 
     def _sample(self, condition: Condition, sizes: Sizes) -> None:
@@ -267,11 +279,13 @@ class Acceptance:
 
     def unexplained(self, trace: OpTrace) -> Iterator[Refusal]:
         """What all samples together did not settle."""
-        for name, sizes in product(trace.names("in", "out", "inout"), self.done):
-            first = min((low for low, _ in reached(trace, name, self.named(sizes))), default=0)
-            if first < 0:
-                places = ", ".join(f"{n} = {s}" for n, s in self.named(sizes).items())
-                yield Refusal(f"{name}[{first}] is used at {places}: before the first element")
+        for name in trace.names("in", "out", "inout"):
+            falling = [a for a in accesses(trace, name) if any(c < 0 for c, _ in a.index.terms)]
+            for sizes in map(self.named, self.done) if falling else ():
+                first = min((low for low, _ in reached(falling, sizes)), default=0)
+                if first < 0:
+                    places = ", ".join(f"{n} = {s}" for n, s in sizes.items())
+                    yield Refusal(f"{name}[{first}] is used at {places}: before the first element")
         for name in sorted(set(self.dims) - symbols(trace)):
             yield Refusal(f"{name} is a size that decides nothing: the function does not use it, or "
                           "only for a fixed number of elements")  # fmt: skip
@@ -333,6 +347,10 @@ def _first_trace(work: Acceptance) -> OpTrace:
     first, second = (
         undivided(sizes, work.classes, k) for k, sizes in enumerate(base_sizes(work.program, len(work.dims)))
     )
+    periods = work.classes.of(first).periods
+    short = tuple(3 if p == 1 else s for s, p in zip(first, periods, strict=True))
+    if 2 * prod(short) < prod(first):
+        work.learn(short)
     lifted, nodes = work.run(first)
     found = islice(templates(lifted, work.signature, work.named(first)), CANDIDATES)
     fitting = _fitting(work, found, first, lifted, nodes)

@@ -328,7 +328,7 @@ class Conditions:
                 factor = sum(map(abs, a.terms.values()))
                 for loop in v.loops_of(a):
                     self.narrow[loop] = max(factor, self.narrow.get(loop, 0))
-        elif not v.has_counter(a) and any(len(m) > len(set(m)) for m in a.terms):
+        elif not v.has_counter(a) and any([len(m) > len(set(m)) for m in a.terms]):
             self.limit = min(self.limit, v.extent_limit(a, 63))  # a power is not an extent
 
     def _unscaled(self, a: v.Poly) -> v.Poly:
@@ -480,7 +480,12 @@ class Conditions:
         return self._decide(RELATION.get(cc), v.sub(a, b), at, block, leaves_if)
 
     def _exact(self, a: v.Int, width: int, at: int) -> None:
-        if v.has_opaque(a):
+        if a.__class__ is int:
+            if v.signed(a, width) != a:
+                raise Refusal(f"compared: {a}, which wraps around in {width} bits", at=at)
+        elif self.fits(a, width):
+            self._limit(a, width)
+        elif v.has_opaque(a):
             number = next(x for x in v.atoms_of(a) if x >= v.OPAQUE)
             raise Refusal(
                 f"a condition on {self._name(number)}",
@@ -489,11 +494,8 @@ class Conditions:
                 "loop, whose counter steps evenly",
                 at=at,
             )
-        if a.__class__ is int and v.signed(a, width) != a:
-            raise Refusal(f"compared: {a}, which wraps around in {width} bits", at=at)
-        if not self.fits(a, width):
+        else:
             raise Refusal(f"compared: {self.text(a)}, which can wrap around", at=at)
-        self._limit(a, width)
 
     def _unsigned(self, a: v.Int, width: int, at: int) -> v.Int:
         """The value as an unsigned number; its sign is a condition of its own."""
@@ -560,8 +562,7 @@ class Conditions:
                 "depends on the data may stay: x[i] > 0 ? a : b",
                 at=at,
             )
-        others = v.loops_of(d) - {frame.loop}
-        if others or any(sum(x >= v.COUNTER for x in m) > 1 for m in d.terms):
+        if not v.linear_in(d, frame.loop):
             raise Refusal(
                 f"the length of a loop depends on an outer counter: {self.compared(d)}",
                 "rectangular loops",

@@ -20,7 +20,7 @@ from .conditions import CHOSEN
 from .data import merged, select
 from .elf import Image
 from .error import Refusal
-from .loops import Loops, Step, same
+from .loops import Learned, Loops, same
 from .nodes import Node, Nodes
 from .operands import CALLEE_SAVED, NAMES, RAX, RSP
 from .program import EXIT, MOST_LOOPS, Block, Program, decode
@@ -196,11 +196,11 @@ def step_limit(sizes: dict[str, int]) -> int:
 
 def execute(
     program: Program, image: Image, signature: Signature, sizes: dict[str, int], nodes: Nodes,
-    learned: dict[tuple[int, int], Step | None], periods: dict[str, int],
+    learned: Learned, periods: dict[str, int], runs: int = MAX_RUNS,
 ) -> Lifted:  # fmt: skip
     """One symbolic execution; repeated while it still learns how the counters step."""
     steps = 0
-    for _ in range(MAX_RUNS):
+    for _ in range(runs):
         machine = Machine(program, image, signature, sizes, nodes, learned, periods)
         machine.limit_steps = step_limit(sizes)
         try:

@@ -92,7 +92,7 @@ class Expander:
         return coef, number, size, tuple(s for s in mono if s not in self.sizes)
 
     def value(self, position: int, env: Binding) -> Node:
-        key = (position, *(env[b] for b in self.free[position]))
+        key = (position, *[env[b] for b in self.free[position]])
         node = self.memo.get(key)
         if node is None:
             node = self.memo[key] = self.compute(self.trace.body[position], env)

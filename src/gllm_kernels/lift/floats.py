@@ -50,8 +50,13 @@ def sources(i: Instruction) -> tuple[int, int]:
 
 
 def result(i: Instruction, op: Op, *operands) -> Step:
-    target = xmm(i, 0)
-    return lambda m: m.x.__setitem__(target, m.nodes.make(op, tuple(o(m) for o in operands)))
+    target, (first, *more) = xmm(i, 0), operands
+    if not more:
+        return lambda m: m.x.__setitem__(target, m.nodes.make(op, (first(m),)))
+    if len(more) == 1:
+        (second,) = more
+        return lambda m: m.x.__setitem__(target, m.nodes.make(op, (first(m), second(m))))
+    return lambda m: m.x.__setitem__(target, m.nodes.make(op, tuple([o(m) for o in operands])))
 
 
 # ---- moves

@@ -22,10 +22,11 @@ from .nodes import Node, Nodes
 from .operands import NAMES, RSP
 from .program import Block, Program
 from .signature import Signature
-from .state import INTEGRAL, STACK, State, whole
+from .state import DATA, INTEGRAL, STACK, State, whole
 
 Step = tuple[tuple[tuple[v.Mono, int], ...], bool]  # (terms, whether the counter has 32 bits)
 JUNK = None  # the step of a location that does not step evenly
+Learned = dict[int, dict[int, Step | None]]  # loop -> location -> step
 MISSING = object()
 
 
@@ -35,6 +36,7 @@ class Frame:
 
     loop: int
     body: frozenset[int]
+    steps: dict[int, Step | None]  # that were learned
     entry: dict[int, object]
     data: dict[int, object]
     round: int = 0
@@ -45,13 +47,12 @@ class Frame:
 
 
 
-
 class Loops(State):
     """The part of the machine that follows loops."""
 
     def __init__(
         self, program: Program, image: Image, signature: Signature, sizes: dict[str, int],
-        nodes: Nodes, learned: dict[tuple[int, int], Step | None], periods: dict[str, int],
+        nodes: Nodes, learned: Learned, periods: dict[str, int],
     ) -> None:  # fmt: skip
         super().__init__(image, signature, sizes, nodes, periods)
         self.program, self.root, self.path = program, program, ()
@@ -88,7 +89,7 @@ class Loops(State):
             kind = a.__class__
             if kind in INTEGRAL:
                 integers[at] = a
-            elif _is_narrow(a):
+            elif kind in DATA and _is_narrow(a):
                 narrow[at] = a
         integers.pop(RSP, None)
         return integers, narrow
@@ -100,24 +101,23 @@ class Loops(State):
             self.stack[location] = (self.stack[location][0], value)
 
     def _begin(self, loop: int) -> None:
-        frame = Frame(loop, self.program.loops[loop - self.program.base], *self._locations())
+        body = self.program.loops[loop - self.program.base]
+        steps = self.learned.setdefault(loop, {})
+        frame = Frame(loop, body, steps, *self._locations())
         self.frames.append(frame)
-        for (at, location), step in self.learned.items():
+        for location, step in steps.items():
             entry = frame.entry.get(location, MISSING)
-            if at == loop and step is not JUNK and fits_step(entry, step[1]):
-                self._count(frame, location, step)
+            if step is not JUNK and fits_step(entry, step[1]):
+                self._count(frame, location, step, entry)
 
-    def _count(self, frame: Frame, location: int, step: tuple[v.Mono, ...]) -> None:
-        """Set a location to entry + step*counter in this round."""
+    def _count(self, frame: Frame, location: int, step: Step, now: object) -> None:
+        """Set a location to entry + step*counter in this round, which has the value of `now`."""
         terms, narrow = step
         number = v.counter(frame.loop, frame.round)
-        entry = whole(frame.entry[location])
-        total = dict(v.terms_of(entry))
-        size = 0
+        total = dict(v.terms_of(whole(frame.entry[location])))
         for mono, coef in terms:
             total[(*mono, number)] = coef
-            size += coef * self.size(mono)
-        value = v.Poly(total, v.value_of(entry) + size * frame.round)
+        value = v.Poly(total, v.value_of(whole(now)))
         held = v.Low32(value) if narrow else value
         frame.expected[location] = held
         self._set(location, held)
@@ -145,30 +145,27 @@ class Loops(State):
             if frame.data.get(location) is not now:  # carried from round to round
                 self._set(location, CHOSEN)
         for location, now in integers.items():
+            before, step = frame.entry.get(location), frame.steps.get(location, MISSING)
+            if now is before and step is MISSING:
+                continue
             if v.has_opaque(whole(now)):  # perhaps what the last round left
                 self.held.add(location)
-            before = frame.entry.get(location, MISSING)
-            if before is MISSING:
+            if before is None:
                 frame.entry[location] = now
                 continue
-            key = (frame.loop, location)
-            if key not in self.learned:
-                if now is before or same(now, before):
+            if step is MISSING:
+                if same(now, before):
                     continue
-                first = frame.round == 1
-                self.learned[key] = learned_step(before, now) if first else JUNK
+                step = learned_step(before, now) if frame.round == 1 else JUNK
+                frame.steps[location] = step
                 self.relearned = True
-                if self.learned[key] is not JUNK:
-                    self._count(frame, location, self.learned[key])
-                    continue
-            step = self.learned[key]
-            if step is not JUNK and not self._steps_evenly(frame, location, step, now):
-                step = self.learned[key] = narrower(step, before, now)
+            elif step is not JUNK and not self._steps_evenly(frame, location, step, now):
+                step = frame.steps[location] = narrower(step, before, now)
                 self.relearned = True
             if step is JUNK:
                 self._set(location, self._junk(location, now))
             else:
-                self._count(frame, location, step)
+                self._count(frame, location, step, now)
 
     def _steps_evenly(self, frame: Frame, location: int, step: tuple, now: object) -> bool:
         """Whether `now`, computed from the symbol of the last round, is one step further."""
@@ -176,13 +173,13 @@ class Loops(State):
         if last is None:
             return False
         terms, narrow = step
-        total = dict(v.terms_of(whole(last)))
-        for mono, coef in terms:
-            total[mono] = total.get(mono, 0) + coef
-        want = {m: c for m, c in total.items() if c}
-        have = v.terms_of(whole(now))
         if not fits_step(now, narrow):
             return False
+        want, have = dict(v.terms_of(whole(last))), v.terms_of(whole(now))
+        for mono, coef in terms:
+            total = want.pop(mono, 0) + coef
+            if total:
+                want[mono] = total
         return have == want or self._vanishes(have, want)
 
     def _vanishes(self, have: dict[v.Mono, int], want: dict[v.Mono, int]) -> bool:
@@ -203,7 +200,7 @@ class Loops(State):
             self._check_length(frame, final)
         text = "the final counter of a loop whose length is not a polynomial of the sizes"
         for location, now in self._locations()[0].items():
-            if frame.loop in v.loops_of(whole(now)):
+            if v.counts(whole(now), frame.loop):
                 solved = self._substitute(whole(now), frame, final)
                 if solved is None:
                     solved = self.opaque(text, v.value_of(whole(now)))
@@ -252,9 +249,11 @@ class Loops(State):
         if final is None:
             return None
         total: dict[v.Mono, int] = {}
+        first = v.counter(frame.loop, 0)
+        last = first + v.MOST_ROUNDS
         for mono, coef in v.terms_of(poly).items():
-            ours = [x for x in mono if v.COUNTER <= x < v.OPAQUE and v.loop_of(x) == frame.loop]
-            parts = {tuple(x for x in mono if x not in ours): coef}
+            ours = [x for x in mono if first <= x < last]
+            parts = {tuple([x for x in mono if x not in ours]) if ours else mono: coef}
             for x in ours:
                 reached = v.terms_of(v.add(final, v.round_of(x) - frame.round))
                 parts = v.product(parts, reached)

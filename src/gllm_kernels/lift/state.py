@@ -200,6 +200,8 @@ class State(Conditions):
     def as_float(self, value: object, kind: str = "f32") -> Node:
         if value.__class__ is int:
             return self.nodes.const(value) if kind == "f32" else self.nodes.const64(value)
+        if value.__class__ is Node and value.kind == kind:
+            return value
         if value.__class__ is Node and value.kind in (*INTEGERS, "bool"):
             return data.real(self.nodes, data.as_data(self.nodes, value, WIDTH[kind]))
         if value.__class__ is Node:

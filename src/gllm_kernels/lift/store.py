@@ -19,7 +19,7 @@ from ..trace.affine import Affine
 from ..trace.ir import INDICES, Op, OpTrace, Param, Store, TraceOp
 from ..trace.spec import check
 
-LIFTER_VERSION = 8  # raised when the same code may lift to another trace
+LIFTER_VERSION = 9  # raised when the same code may lift to another trace
 TRACES = OBJECTS / "traces_x86_64.json"
 Json = Any
 

@@ -17,6 +17,7 @@ LOADED = 1 << 39  # a pointer too: how far the code and its constants are moved 
 COUNTER = 1 << 40  # COUNTER + loop << 24 | round
 OPAQUE = 1 << 60
 ROUNDS = 24
+MOST_ROUNDS = 1 << ROUNDS
 Mono = tuple[int, ...]
 ONE: Mono = ()
 
@@ -113,27 +114,23 @@ def terms_of(a: Int) -> dict[Mono, int]:
 
 def add(a: Int, b: Int, times: int = 1) -> Int:
     """a + times*b."""
-    if b.__class__ is int:
-        if a.__class__ is int:
-            return a + times * b
-        if a.__class__ is not Poly:
-            raise NotAnInteger
-        return _shifted(a, times * b)
-    if b.__class__ is not Poly:
-        raise NotAnInteger
+    if a.__class__ is Poly and b.__class__ is Poly:
+        terms = a.terms.copy()
+        for mono, coef in b.terms.items():
+            total = terms.get(mono, 0) + times * coef
+            if total:
+                terms[mono] = total
+            else:
+                del terms[mono]
+        value = a.value + times * b.value
+        return Poly(terms, value) if len(terms) > 1 else make(terms, value)
     if a.__class__ is int:
-        terms, value = {ONE: a} if a else {}, a
-    elif a.__class__ is Poly:
-        terms, value = a.terms.copy(), a.value
-    else:
+        if b.__class__ is int:
+            return a + times * b
+        return _shifted(scale(b, times), a)
+    if a.__class__ is not Poly or b.__class__ is not int:
         raise NotAnInteger
-    for mono, coef in b.terms.items():
-        total = terms.get(mono, 0) + times * coef
-        if total:
-            terms[mono] = total
-        else:
-            del terms[mono]
-    return make(terms, value + times * b.value)
+    return _shifted(a, times * b)
 
 
 def _shifted(a: Poly, constant: int) -> Poly:
@@ -234,6 +231,21 @@ def atoms_of(a: Int) -> Iterator[int]:
     return (x for m in terms_of(a) for x in m)
 
 
+def counts(a: Int, loop: int) -> bool:
+    """Whether the counter of this loop occurs."""
+    first = counter(loop, 0)
+    last = first + MOST_ROUNDS
+    return a.__class__ is Poly and any([first <= x < last for m in a.terms for x in m])
+
+
+def linear_in(a: Poly, loop: int) -> bool:
+    """Whether no counter but that of this loop occurs, and it in no power."""
+    first = counter(loop, 0)
+    last = first + MOST_ROUNDS
+    return all([first <= m[-1] < last and (len(m) == 1 or m[-2] < COUNTER)
+                for m in a.terms if m and m[-1] >= COUNTER])  # fmt: skip
+
+
 def loops_of(a: Int) -> set[int]:
     if not has_counter(a):
         return set()
@@ -302,7 +314,7 @@ def _fits_64(a: Poly) -> bool:
 def element_index(a: Poly) -> tuple[int, dict[Mono, int]] | None:
     """(pointer, terms of the index) of pointer + 4*index that fits 64 bits, counters replaced by
     their rounds, in one pass; None where the address is anything else."""
-    pointer, total = 0, 0
+    pointer, total, bits = 0, 0, 0
     terms: dict[Mono, int] = {}
     for mono, coef in a.terms.items():
         last = mono[-1] if mono else 0
@@ -317,7 +329,8 @@ def element_index(a: Poly) -> tuple[int, dict[Mono, int]] | None:
         if last >= COUNTER:
             mono, coef = mono[:-1], coef * (last & (1 << ROUNDS) - 1)
         terms[mono] = terms.get(mono, 0) + coef
-    if not pointer or total >= 1 << 63 or any(c & 3 for c in terms.values()):
+        bits |= coef
+    if not pointer or total >= 1 << 63 or bits & 3:
         return None
     return pointer, {m: c >> 2 for m, c in terms.items() if c}
 

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import LiftError
 from ..trace.interp import run
 from ..trace.ir import REALS, OpTrace
-from ..trace.shapes import reached
+from ..trace.shapes import accesses, reached
 from .data import ELEMENTS
 from .signature import Signature
 
@@ -168,7 +168,7 @@ def _random(rng: np.random.Generator, ctype: str, count: int) -> np.ndarray:
 
 def reach(trace: OpTrace, name: str, sizes: dict[str, int]) -> int:
     """1 + the largest element that the trace reads or writes."""
-    return 1 + max((last for _, last in reached(trace, name, sizes)), default=-1)
+    return 1 + max((last for _, last in reached(accesses(trace, name), sizes)), default=-1)
 
 
 def compare(case: Case, signature: Signature, function: Native) -> None:

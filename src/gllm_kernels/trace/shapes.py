@@ -10,7 +10,7 @@ the largest position that any access reaches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, reduce
 from itertools import product
@@ -65,14 +65,14 @@ def _outside(trace: OpTrace, sizes: dict[str, int]) -> bool:
         return True
     for name in trace.names("in", "inout"):
         room = prod(size.evaluate(sizes) for size in param_shape(trace, name))
-        if any(last >= room for _, last in reached(trace, name, sizes)):
+        if any(last >= room for _, last in reached(accesses(trace, name), sizes)):
             return True
     return False
 
 
-def reached(trace: OpTrace, name: str, sizes: dict[str, int]) -> Iterator[tuple[int, int]]:
-    """First and last element of every access to an array, but those inside empty loops."""
-    for access in accesses(trace, name):
+def reached(found: Iterable[Access], sizes: dict[str, int]) -> Iterator[tuple[int, int]]:
+    """First and last element of every access, but those inside empty loops."""
+    for access in found:
         ends = {b: (0, e.evaluate(sizes) - 1) for b, e in access.extents}
         if all(last >= 0 for _, last in ends.values()):
             corners = [
