@@ -1,7 +1,7 @@
 """Traces of users' functions, kept between processes in the user's cache directory.
 
     <cache>/<key>.json    {"asked": [[kind, place, size], ...], "answers": sha256, "trace": {...}}
-    key                   sha256(version, architecture, declaration, first bytes of the function)
+    key                   sha256(kind, version, architecture, declaration, first bytes of the function)
 
 A lift depends on what it asks the image, and on nothing else: an entry holds for a function whose
 image answers every question as it did then, places being relative to the function. So the bytes of
@@ -79,13 +79,15 @@ class Watched:
 
 
 def recall(
-    image: Image, entry: int, signature: Signature, read: Callable[[Json, Signature], T] | None = None
-) -> T | None:
-    """The trace that was kept for this function, or what `read` makes of the data; or None."""
+    image: Image, entry: int, signature: Signature, kind: str = "trace",
+    read: Callable[[Json, Signature], T] | None = None,
+) -> T | None:  # fmt: skip
+    """The trace that was kept for this function, or what `read` makes of data of another kind; or
+    None."""
     with _folder(make=False) as folder:
         if folder is None:
             return None
-        name = _name(image, entry, signature)
+        name = _name(image, entry, signature, kind)
         try:
             data = _read(folder, name)
             if data is None or not _answered(data, Watched(image, entry)):
@@ -96,7 +98,7 @@ def recall(
             return None
 
 
-def keep(watched: Watched, signature: Signature, trace: Json) -> None:
+def keep(watched: Watched, signature: Signature, trace: Json, kind: str = "trace") -> None:
     """Store a verified trace, as data; without a directory that can be written, nothing happens."""
     asked = [list(key) for key in watched.asked]
     data = {"asked": asked, "answers": watched.answers(), "trace": trace}
@@ -105,7 +107,7 @@ def keep(watched: Watched, signature: Signature, trace: Json) -> None:
         if folder is None or len(text) > MOST_BYTES or len(asked) > MOST_QUESTIONS:
             return
         with suppress(OSError):
-            _write(folder, _name(watched.image, watched.entry, signature), text)
+            _write(folder, _name(watched.image, watched.entry, signature, kind), text)
             _bound(folder)
 
 
@@ -124,9 +126,9 @@ def directory() -> Path | None:
 # ---- what is in a file
 
 
-def _name(image: Image, entry: int, signature: Signature) -> str:
+def _name(image: Image, entry: int, signature: Signature, kind: str) -> str:
     first = image.read(entry, FIRST_BYTES).hex()
-    head = f"{LIFTER_VERSION} {platform.machine()} {signature} {first}"
+    head = f"{kind} {LIFTER_VERSION} {platform.machine()} {signature} {first}"
     return hashlib.sha256(head.encode()).hexdigest() + ".json"
 
 

@@ -21,6 +21,7 @@ from .store import Json, desc_of, json_of
 from .tables import Tables
 
 ARGUMENTS = [("uint8_t", True), ("float", False)]
+KIND = "blocks"  # of what is kept
 MOST_BYTES = 1 << 16
 SAMPLES = 48  # blocks in which a description is compared with its decoder
 
@@ -38,7 +39,7 @@ def lift_decoder(source: Source, declaration: str, size: int) -> QuantDesc:
     watched = cache.Watched(subject.image, subject.entry)
     desc = analyse(replace(subject, image=watched), size)
     check(desc, subject)
-    cache.keep(watched, subject.signature, json_of(desc))
+    cache.keep(watched, subject.signature, json_of(desc), KIND)
     return desc
 
 
@@ -62,7 +63,7 @@ def report(source: Source, declaration: str) -> str:
 
 def _recalled(subject: Subject, size: int) -> QuantDesc | None:
     """The kept description, where it is of blocks of this size and the function agrees with it."""
-    desc = cache.recall(subject.image, subject.entry, subject.signature, _read)
+    desc = cache.recall(subject.image, subject.entry, subject.signature, KIND, _read)
     if desc is None or desc.size != size:
         return None
     try:
