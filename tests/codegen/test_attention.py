@@ -12,7 +12,7 @@ from attention_graphs import Form
 from guard import guarded_copy
 
 import gllm_kernels as gk
-from gllm_kernels.codegen import attention
+from gllm_kernels.codegen import prefill
 from gllm_kernels.codegen.assemble import compile_kernel
 from gllm_kernels.codegen.generate import generate
 from gllm_kernels.codegen.isa.avx2 import AVX2
@@ -213,6 +213,13 @@ def test_any_function_of_the_scores_and_the_result(name, across, isa):
         np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
 
 
+@HOST
+def test_tiles_of_products_do_not_matter(isa):
+    trace = bound(Form(1, 1, 16)).trace
+    other = replace(default_params(isa), mr=4, nr=isa.lanes, terms=4)
+    assert str(generate(trace, isa, other)) == str(generate(trace, isa, default_params(isa)))
+
+
 @EVERY
 def test_memory_of_a_thread(isa):
     """However long the context is: nothing between the operators, and scratch below 4 MB."""
@@ -235,7 +242,7 @@ def test_hot_loops_neither_spill_nor_move(isa):
 
 def test_a_panel_of_keys_fits_a_block():
     for isa in (AVX2, AVX512):
-        assert attention.KEYS % default_params(isa).mr == 0
+        assert prefill.KEYS % default_params(isa).mr == 0
 
 
 @pytest.mark.skipif("avx512_bf16" not in host().features, reason="no AVX512_BF16")
