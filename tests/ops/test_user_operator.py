@@ -142,6 +142,24 @@ def test_axes_read_backwards_have_their_shape(name, isa):
         np.testing.assert_array_equal(flip(x), want(x))
 
 
+STRIDED = "void strided(const float *x, float *out, size_t m, size_t n, size_t ldx, size_t ldo)"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_row_longer_than_its_stride_is_refused(isa):
+    op = gk.compile_c(f"""#include <stddef.h>
+        {STRIDED} {{ for (size_t i = 0; i < m; i++) for (size_t j = 0; j < n; j++)
+            out[i * ldo + j] = 2 * x[i * ldx + j]; }}""", STRIDED)
+    x = np.arange(15, dtype=np.float32).reshape(3, 5)
+    with config(isa=isa):
+        np.testing.assert_array_equal(op(x, n=4, ldo=6)[:, :4], 2 * x[:, :4])
+        np.testing.assert_array_equal(op(x, n=5, ldo=5), 2 * x)
+        with pytest.raises(gk.ShapeError, match="`out` has 12 elements, 13 are needed"):
+            op(x, n=5, ldo=4)
+        with pytest.raises(gk.ShapeError, match="`x` has 15 elements, 16 are needed"):
+            op(x, n=6, ldo=6)
+
+
 @pytest.mark.parametrize(("name", "want"), [("floorf", np.floor), ("ceilf", np.ceil),
                                             ("truncf", np.trunc), ("rintf", np.rint)])
 def test_roundings_lift_as_this_compiler_writes_them(name, want):

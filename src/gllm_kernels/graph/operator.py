@@ -15,7 +15,7 @@ from ..errors import ShapeError, UnsupportedOpError
 from ..trace.affine import Affine
 from ..trace.ir import INDICES, Op, OpTrace, Param
 from ..trace.pattern import ComputePattern, pattern_of
-from ..trace.shapes import least_sizes
+from ..trace.shapes import least_sizes, reaches
 
 ANY_EXTENT = 1 << 31
 
@@ -117,6 +117,11 @@ class Operator:
         return least_sizes(self.trace) if self.trace else ()
 
     @cached_property
+    def reaches(self) -> tuple[tuple[str, Affine, Affine], ...]:
+        """Accesses whose strides may be too small for them."""
+        return reaches(self.trace) if self.trace else ()
+
+    @cached_property
     def pattern(self) -> ComputePattern:
         return ComputePattern.OPAQUE if self.trace is None else pattern_of(self.trace)
 
@@ -153,6 +158,8 @@ def solve_dims(op: Operator, sizes: dict[str, tuple[Affine, ...]],
               for axis, (want, size) in enumerate(zip(op.shape(name), have)) if len(want.terms) > 1]
     bounds += [Bound(f"{op.name}: size `{d}`", Affine.const(k), env[d])
                for d, k in op.least if d in env]
+    bounds += [Bound(f"{op.name}: `{name}`", need.substitute(env), have.substitute(env))
+               for name, need, have in op.reaches]
     missing = [d for d in op.names("dim") if d not in env]
     if missing:
         raise ShapeError(f"{op.name}: give `{missing[0]}=`; no array argument determines it")

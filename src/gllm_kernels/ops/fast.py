@@ -133,7 +133,7 @@ def _types(layer: CompiledLayer) -> dict[str, str]:
 def _arrays(op: Operator, types: Mapping[str, str], packed: str) -> tuple[ArraySpec, ...] | None:
     """Specs with one symbol per axis; the outermost one may stand for several axes."""
     shapes = dict(op.shapes)
-    if op.result or op.limit or op.least or any(len(s.terms) != 1 or s.terms[0][0] != 1 or len(s.terms[0][1]) != 1
+    if op.result or op.limit or op.least or op.reaches or any(len(s.terms) != 1 or s.terms[0][0] != 1 or len(s.terms[0][1]) != 1
                         for shape in shapes.values() for s in shape):
         return None
     inner = {str(s) for shape in shapes.values() for s in shape[1:]}

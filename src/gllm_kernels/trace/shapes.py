@@ -56,6 +56,18 @@ def least_sizes(trace: OpTrace) -> tuple[tuple[str, int], ...]:
     return tuple((d, k) for d, k in least.items() if k)
 
 
+@cache
+def reaches(trace: OpTrace) -> tuple[tuple[str, Affine, Affine], ...]:
+    """(array, elements that an access needs, elements that its shape has) where the sizes decide
+    whether there are enough: out[i*ld + j] for j < n needs n <= ld."""
+    found = []
+    for name in trace.names("in", "out", "inout"):
+        have = prod(param_shape(trace, name), start=Affine.const(1))
+        ends = (a.index.substitute({b: e - 1 for b, e in a.extents}) for a in accesses(trace, name))
+        found += [(name, end + 1, have) for end in ends if not _never_negative(have - end - 1)]
+    return tuple(dict.fromkeys(found))
+
+
 def _outside(trace: OpTrace, sizes: dict[str, int]) -> bool:
     """Whether an extent is negative at these sizes, or an access lies behind the array that
     `param_shape` gives."""
