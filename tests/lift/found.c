@@ -349,3 +349,8 @@ float largest_term_last(const float *x, size_t n)
 // lifts: -0 stays -0 where nothing is added
 void added_in_place(const float *x, const float *y, float *o, size_t n)
 { for (size_t i = 0; i < n; i++) { o[i] = x[i]; if (y[i] > 1.0f) o[i] = x[i] + y[i]; } }
+
+// lifts: strides may be given in any order; rows that overlap are no test of it
+void added_to_rows(const float *x, float *o, size_t m, size_t n, size_t k, size_t ld)
+{ for (size_t i = 0; i < m; i++) for (size_t j = 0; j < n; j++)
+  { float s = o[i*ld + j]; for (size_t p = 0; p < k; p++) s += x[p]; o[i*ld + j] = s; } }
