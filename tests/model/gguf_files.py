@@ -6,12 +6,16 @@ import json
 import struct
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 from gllm_kernels.model.checkpoint import Directory
 from gllm_kernels.model.weights import GGUF, LAYER_TENSORS, LlamaWeights
+from gllm_kernels.ops import dequantize
+from gllm_kernels.scalar.formats import FORMATS
 
 TYPES = {"float32": 0, "float16": 1, "bfloat16": 30}
+DTYPES = {0: np.dtype(np.float32), 1: np.dtype(np.float16), 30: np.dtype(ml_dtypes.bfloat16)}
 Row = tuple[str, tuple[int, ...], int, bytes]  # name, shape outermost first, type, values
 ALIGNMENT = 32
 
@@ -89,6 +93,48 @@ def metadata(directory: Path, pre: str = "gpt-2") -> dict[str, object]:
                                       for id in range(c.vocab_size)],
     }
     return fields | {"tokenizer.ggml.merges": merges}
+
+
+def q8_0(array: np.ndarray) -> bytes:
+    """Blocks of 32 values: a float16 step, and signed bytes."""
+    parts = array.astype(np.float32).reshape(-1, 32)
+    step = (np.abs(parts).max(axis=1, keepdims=True) / 127).astype(np.float16)
+    codes = np.rint(parts / np.where(step > 0, step, 1).astype(np.float32)).astype(np.int8)
+    return np.concatenate([step.view(np.uint8), codes.view(np.uint8)], axis=1).tobytes()
+
+
+def quantised(rows: list[Row], name: str = "Q8_0") -> list[Row]:
+    """Matrices as blocks, random ones of small scales in other formats than Q8_0; vectors as float32."""
+    form, random, found = FORMATS.lookup(name), np.random.default_rng(0), []
+    for tensor, shape, kind, values in rows:
+        array = np.frombuffer(values, DTYPES[kind]).reshape(shape)
+        if len(shape) == 1:
+            found.append(tensor_row(tensor, array.astype(np.float32)))
+        elif name == "Q8_0":
+            found.append((tensor, shape, form.gguf, q8_0(array)))
+        else:
+            blocks = random.integers(0, 256, (array.size // form.values, form.size), np.uint8)
+            found.append((tensor, shape, form.gguf, tamed(blocks, name).tobytes()))
+    return found
+
+
+def tamed(blocks: np.ndarray, name: str) -> np.ndarray:
+    """Random blocks whose values are about as large as weights and add up to little; copies of such in place of
+    the others."""
+    with np.errstate(all="ignore"):
+        values = dequantize(blocks, name).astype(np.float64)
+        size = np.abs(values).max(axis=1)
+        unlike = np.abs(np.log(size / 0.1)) + 5 * np.abs(values.mean(axis=1)) / size
+    order = np.argsort(np.where(np.isfinite(unlike), unlike, np.inf))
+    best = order[: max(1, np.count_nonzero(unlike < 1))]
+    return blocks[best[np.arange(len(blocks)) % len(best)]]
+
+
+def decoded(rows: list[Row]) -> list[Row]:
+    """The same values in float32."""
+    names = {form.gguf: form.name for form in FORMATS if form.gguf is not None}
+    return [tensor_row(name, dequantize(np.frombuffer(values, np.uint8), names[kind]).reshape(shape))
+            if kind in names else (name, shape, kind, values) for name, shape, kind, values in rows]
 
 
 def write_gguf(path: Path, directory: Path, **changes: object) -> Path:

@@ -13,13 +13,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 from checkpoints import SMALL, random_tensors, write_checkpoint
-from gguf_files import Row, encode, interleave, metadata, tensor_row, text, write_gguf
+from gguf_files import (
+    Row, decoded, encode, interleave, metadata, quantised, tensor_row, tensor_rows, text, write_gguf,
+)
 
+from gllm_kernels.config import config
 from gllm_kernels.debug.inspect import inspect
 from gllm_kernels.errors import FormatError, GllmError
 from gllm_kernels.model.checkpoint import Directory, GgufCheckpoint
 from gllm_kernels.model.gguf import open_gguf
 from gllm_kernels.model.llama import TINY, Llama
+from gllm_kernels.scalar.formats import FORMATS
 
 FIELDS = {"general.architecture": "llama", "a.number": 7, "a.list": [1, 2, 3], "a.text": "héllo",
           "some.flag": True, "some.texts": ["", "b", "ccc"], "a.float": 0.5}
@@ -165,14 +169,56 @@ def test_tensors_may_not_share_bytes_or_names(tmp_path: Path) -> None:
     assert "occurs twice" in refusal(write(tmp_path / "y.gguf", rows=[ROWS[0], ROWS[0]]))
 
 
-def test_quantised_tensors_are_shown_and_not_loaded(tmp_path: Path) -> None:
-    """Their places are checked; what computes with them does not exist yet, and says so."""
+def test_quantised_tensors_are_matrices_of_blocks(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(one_tensor(shape=(256, 2), kind=12, data=bytes(2 * 144)))
     file = open_gguf(path)
     assert (file.tensors.entries["t"].dtype, file.tensors.entries["t"].size) == ("Q4_K", 288)
-    with pytest.raises(FormatError, match="stored as Q4_K; convert it to one of F32, F16, BF16"):
-        file.tensors.array("t")
+    assert repr(file.tensors.array("t")) == "QTensor(Q4_K, 2 x 256, 288 bytes)"
+
+
+def tiny_rows() -> list[Row]:
+    checkpoint = Directory(TINY)
+    c = checkpoint.config
+    return tensor_rows(checkpoint.weights(), c.heads, c.kv_heads, c.tied)
+
+
+def test_a_quantised_model_continues_as_its_values_do(tmp_path: Path) -> None:
+    """Q8_0, whose values are nearly those of the checkpoint, and rows of x as bytes."""
+    rows, fields = quantised(tiny_rows()), metadata(TINY)
+    (tmp_path / "q.gguf").write_bytes(encode(fields, rows))
+    (tmp_path / "f.gguf").write_bytes(encode(fields, decoded(rows)))
+    exact = Llama(tmp_path / "f.gguf")
+    tokens = exact.tokenize("import os\n\ndef main(")
+    want = exact.logits(tokens)
+    with config(isa="scalar"):  # computes with the values themselves
+        np.testing.assert_allclose(Llama(tmp_path / "q.gguf").logits(tokens), want, atol=1e-3)
+    model = Llama(tmp_path / "q.gguf")
+    assert np.abs(model.logits(tokens) - want).max() < 0.03 * np.abs(want).max()
+    text = "".join(exact.generate("def main(", 24, temp=0))
+    assert "".join(model.generate("def main(", 24, temp=0)) == text
+    single = Llama(tmp_path / "q.gguf", n_threads=1)
+    np.testing.assert_array_equal(single.logits(tokens), model.logits(tokens))
+
+
+@pytest.mark.parametrize("name", [f.name for f in FORMATS if f.gguf is not None])
+def test_models_in_every_format_of_the_container(tmp_path: Path, name: str) -> None:
+    rows, fields = quantised(tiny_rows(), name), metadata(TINY)
+    (tmp_path / "q.gguf").write_bytes(encode(fields, rows))
+    (tmp_path / "f.gguf").write_bytes(encode(fields, decoded(rows)))
+    tokens = [40]  # of several, random weights make chaos: no rounding is small
+    want, got = (Llama(tmp_path / f"{file}.gguf").logits(tokens) for file in "fq")
+    assert np.abs(got - want).max() < 0.1 * np.abs(want).max()
+
+
+def test_broken_scales_are_named(tmp_path: Path) -> None:
+    rows = [[*row] for row in quantised(tiny_rows())]
+    broken = bytearray(rows[3][3])
+    broken[34 * 5 : 34 * 5 + 2] = b"\x00\x7c"  # infinity
+    rows[3][3] = bytes(broken)
+    (tmp_path / "q.gguf").write_bytes(encode(metadata(TINY), rows))
+    with pytest.raises(FormatError, match=f"{rows[3][0]}.*the scale of block 5 is not finite"):
+        Llama(tmp_path / "q.gguf")
 
 
 MODELS = {

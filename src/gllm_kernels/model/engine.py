@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from ..executable.layer import CompiledLayer
 from ..executable.team import thread_count
 from ..graph.ir import CompilerGraph
+from ..ops.qtensor import QTensor
+from ..ops.weights import dequantize
 from ..pipeline import compile_graph
 from .config import LlamaConfig
 from .graph import LlamaGraph
@@ -53,7 +55,14 @@ class LlamaEngine:
         return self.layers[every_row]
 
     def forward(self, tokens: NDArray[np.int32], position: int, every_row: bool) -> F32:
-        return self.layer(every_row)(ids=tokens, pos=position)["logits"]
+        return self.layer(every_row)(pos=position, **self.embedded(tokens))["logits"]
+
+    def embedded(self, tokens: NDArray[np.int32]) -> dict[str, NDArray[np.generic]]:
+        """The graph's first input: the tokens, or their rows of a quantised embedding."""
+        embed = self.weights.embed
+        if not isinstance(embed, QTensor):
+            return {"ids": tokens}
+        return {"rows": dequantize(embed.blocks.reshape(embed.shape[0], -1)[tokens], embed.format)}
 
 
 def build(config: LlamaConfig, weights: LlamaWeights, *, n_ctx: int, n_batch: int,

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dtypes import WHOLE
 from ..graph.ir import CompilerGraph
 from ..graph.view import View
+from ..ops.qtensor import QTensor
 from ..trace.affine import Affine
 from .config import LlamaConfig
-from .weights import LayerWeights, LlamaWeights
+from .weights import LayerWeights, LlamaWeights, Stored
 
 F32 = NDArray[np.float32]
 TOKENS, POS = Affine.sym("tokens"), Affine.sym("pos")
@@ -61,8 +63,7 @@ class LlamaGraph:
         """Output `logits`: [tokens, vocabulary], or [1, vocabulary] of the last token."""
         g = self.graph
         tables = self.tables()
-        table, ids = g.weight("embed", weights.embed), g.input("ids", ("tokens",), "int32")
-        x = g.op("gather", table, ids, dtype="float32")  # activations are f32, whatever weights are
+        x = self.embedded(weights.embed)
         for number, layer in enumerate(weights.layers):
             x = self.layer(x, number, layer, tables)
         if not every_row:
@@ -70,6 +71,14 @@ class LlamaGraph:
         h = g.op("rms_norm", x, g.weight("norm", weights.norm), eps=self.config.rms_eps)
         g.output("logits", g.op("gemm_bt", h, g.weight("head", weights.head)))
         return g
+
+    def embedded(self, embed: Stored) -> View:
+        """Rows of the embedding; of a quantised one the caller decodes the few that it needs."""
+        g = self.graph
+        if isinstance(embed, QTensor):
+            return g.input("rows", ("tokens", self.config.hidden_size))
+        ids = g.input("ids", ("tokens",), "int32")
+        return g.op("gather", g.weight("embed", embed), ids, dtype="float32")  # activations are f32
 
     def tables(self) -> Tables:
         cos, sin = rope_tables(self.config, self.n_ctx)
@@ -94,13 +103,22 @@ class LlamaGraph:
                         for name in ("keys", "values"))
         query = self.rotate(product(h, "wq"), tables)
         self.rotate(product(h, "wk"), tables, keys.slice(1, "pos", "tokens").permute(1, 0, 2))
-        wv = g.weight(f"{number}.wv", w.wv).split(0, c.kv_heads, c.head_dim)
-        g.op("gemm_bt", h, wv, out=values.slice(1, "pos", "tokens"))  # head by head
+        wv = g.weight(f"{number}.wv", w.wv)
+        self.keep_values(h, wv, values.slice(1, "pos", "tokens"))
         x = g.op("vec_add", x, product(self.attention(query, keys, values, tables.mask), "wo"))
         h = norm(x, "ffn_norm")
         up = product(h, "w_up")
         hidden = g.op("swiglu", product(h, "w_gate"), up)
         return g.op("vec_add", x, product(hidden, "w_down"))
+
+    def keep_values(self, h: View, wv: View, out: View) -> None:
+        """Head by head into the cache; a quantised weight makes all heads at once, which are moved."""
+        g, c = self.graph, self.config
+        if wv.dtype in WHOLE:
+            heads = g.op("gemm_bt", h, wv).split(1, c.kv_heads, c.head_dim)
+            g.op("vec_scale", heads.permute(1, 0, 2), s=1.0, out=out)
+        else:
+            g.op("gemm_bt", h, wv.split(0, c.kv_heads, c.head_dim), out=out)
 
     def rotate(self, value: View, tables: Tables, out: View | None = None) -> View:
         """Rotary embedding of every head: [tokens, heads, head_dim]."""

@@ -21,6 +21,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import FormatError
+from ..ops.qtensor import QTensor
+from ..scalar.formats import FORMATS
 from .fields import LAYOUT, shown
 
 READABLE = {
@@ -59,9 +61,12 @@ class TensorFile:
     entries: dict[str, Entry]
     data: mmap.mmap
 
-    def array(self, name: str) -> np.ndarray:
-        """The stored values, read-only, without a copy: f32, f16 or bf16."""
+    def array(self, name: str) -> np.ndarray | QTensor:
+        """The stored values, read-only, without a copy: f32, f16 or bf16, or a matrix of blocks."""
         entry = self.entries[name]
+        if entry.dtype in FORMATS.rows and len(entry.shape) == 2:
+            blocks = np.frombuffer(self.data, np.uint8, entry.size, entry.begin)
+            return QTensor(blocks, entry.dtype, entry.shape)
         dtype = READABLE.get(entry.dtype)
         if dtype is None:
             entry.refuse(f"stored as {entry.dtype}; convert it to one of {', '.join(READABLE)}")

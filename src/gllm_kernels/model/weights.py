@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FormatError, GllmError
+from ..errors import FormatError, GllmError, ShapeError, UnsupportedOpError
+from ..ops.qtensor import QTensor
 from .config import LlamaConfig
 from .fields import LAYOUT, read_object, shown
 from .tensorfile import AGAIN, Entry, TensorFile, open_tensors
 
-Stored = NDArray[np.generic]  # float32, float16 or bfloat16
+Stored = NDArray[np.generic] | QTensor  # float32, float16, bfloat16, or blocks of a format
 Homes = dict[str, TensorFile]  # tensor name -> the file that holds it
 Shapes = dict[str, tuple[int, ...]]
 Progress = Callable[[int, int], object]  # (bytes done, bytes in all); False cancels
@@ -53,7 +54,8 @@ class LlamaWeights:
     def bytes_per_token(self) -> int:
         """Bytes one decode step reads: every layer, the last norm, the head, one embedding row."""
         layers = sum(getattr(w, name).nbytes for w in self.layers for name in w.__slots__)
-        return layers + self.norm.nbytes + self.head.nbytes + self.embed[0].nbytes
+        row = self.embed.nbytes // self.embed.shape[0]
+        return layers + self.norm.nbytes + self.head.nbytes + row
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ def load_weights(
     loaded, done = {}, 0
     for name in shapes:
         loaded[name] = load_tensor(homes[name], name)
+        if isinstance(loaded[name], QTensor) and (name != scheme.embed or config.tied):
+            loaded[name].resident()  # as products read it: here, where progress is shown
         done += homes[name].entries[name].size
         if progress is not None and progress(done, total) is False:
             raise GllmError(f"loading {path} was cancelled by the progress callback")
@@ -188,14 +192,27 @@ def check_shape(entry: Entry, wanted: tuple[int, ...]) -> None:
 
 
 def load_tensor(file: TensorFile, name: str) -> Stored:
-    """The tensor's mapping, every value looked at."""
+    """The tensor's mapping, every value looked at; of a quantised one the blocks."""
     stored = file.array(name)
+    if isinstance(stored, QTensor):
+        return checked_blocks(file.entries[name], stored)
     # a header of odd length leaves values off their natural alignment: copied, not mapped
     result = stored if stored.flags.aligned else stored.copy()
     values = result.reshape(-1)
     for start in range(0, values.size, CHUNK):
         check_finite(file.entries[name], values[start : start + CHUNK], start)
     return result
+
+
+def checked_blocks(entry: Entry, tensor: QTensor) -> QTensor:
+    """The tensor, if products can use it and no block has a scale that is not finite."""
+    try:
+        bad = tensor.first_broken_block()
+    except (UnsupportedOpError, ShapeError) as reason:
+        entry.refuse(str(reason))
+    if bad is not None:
+        entry.refuse(f"the scale of block {bad} is not finite; {AGAIN}")
+    return tensor
 
 
 def check_finite(entry: Entry, values: Stored, start: int) -> None:

@@ -20,7 +20,7 @@ from ..codegen.isa.detect import current_isa, current_isa_name
 from ..errors import ShapeError, UnsupportedOpError
 from ..quant.registry import description
 from ..scalar.formats import FORMATS, WeightFormat
-from .resident import Recipe, filled, recipe_of
+from .resident import Recipe, filled, first_broken, recipe_of
 from .weights import dequantize
 
 Array = npt.NDArray[np.generic]
@@ -78,6 +78,11 @@ class QTensor:
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The values, (n, k) float32."""
         return dequantize(self.blocks.reshape(-1), self.format).reshape(self.shape)
+
+    def first_broken_block(self) -> int | None:
+        """The number of the first block with a scale that is not finite."""
+        recipe, blocks = recipe_for(self.format, 1), self.blocks.reshape(-1)
+        return first_broken(recipe, blocks.reshape(-1, recipe.desc.size))
 
     def resident(self) -> Resident:
         """The form for the instruction set in force, made once. "scalar" knows float32 only."""

@@ -136,6 +136,20 @@ def filled(recipe: Recipe, blocks: npt.NDArray[np.uint8], n: int, k: int) -> npt
     return out
 
 
+def first_broken(recipe: Recipe, blocks: npt.NDArray[np.uint8]) -> int | None:
+    """The first block one of whose numbers is not finite."""
+    scales = [s for s in dict.fromkeys((*recipe.desc.scales, *recipe.desc.offsets)) if s and s.leaves]
+    leaves = list(dict.fromkeys(leaf for s in scales for leaf in s.leaves))
+    some = max(1, CHUNK // recipe.desc.size)
+    for first in range(0, len(blocks), some):
+        columns = np.ascontiguousarray(blocks[first : first + some].T)
+        for leaf in leaves:
+            finite = np.isfinite(_leaf(leaf, columns))
+            if not finite.all():
+                return first + int(np.argmin(finite))
+    return None
+
+
 def _fill(recipe: Recipe, lanes: Array, body: npt.NDArray[np.uint8]) -> None:
     """Some panels: the planes of all blocks, then their numbers."""
     p, (panels, _, count, size) = recipe.panels, lanes.shape
