@@ -119,7 +119,7 @@ def _row(row: tuple, shares: Counter) -> tuple[Code, Scale, Code | None, Scale |
     """(q, A, Z, B, levels) of a lane."""
     term, q, added = row
     rest = tuple(p for p in term.parts if p not in q)
-    const, zero, levels = term.const, None, None
+    zero, levels = None, None
     if len(q) == 1 and isinstance(q[0], Looked):
         code, levels = _positions(q[0]), Levels(offset=q[0].offset)
     elif len(q) == 1 and isinstance(q[0], Leaf):
@@ -129,9 +129,9 @@ def _row(row: tuple, shares: Counter) -> tuple[Code, Scale, Code | None, Scale |
         if len(integers) < len(q):
             raise Refusal("a code of integers and of floats of a table")
         _check_zeros(integers)
-        const, own, shared = _without_zero(const, integers, shares)
+        own, shared = _without_zero(integers, shares)
         code, zero = code_of(own), shared and code_of([shared])
-    scale = scale_of(const, rest)
+    scale = scale_of(term.const, rest)
     _check_rounding(term, scale, rest)
     offset = scale_of(added.const, added.parts) if added else None
     if added:
@@ -149,25 +149,23 @@ def _check_zeros(parts: list[Integer]) -> None:
             )  # fmt: skip
 
 
-def _without_zero(
-    const: float, q: list[Integer], shares: Counter
-) -> tuple[float, list[Integer], Integer | None]:
+def _without_zero(q: list[Integer], shares: Counter) -> tuple[list[Integer], Integer | None]:
     """Take from the code the bits that more lanes share than the rest of it."""
     if len(q) > 1:
-        return const, q, None
+        return q, None
     (part,) = q
     own = min(map(shares.__getitem__, _shares(q)), default=0)
     weights, _ = separated(part.table)
     moved = tuple(k for k, (at, w) in enumerate(zip(part.positions, weights, strict=True))
                   if w is not None and shares[at, w] > own)  # fmt: skip
     if not moved:
-        return const, q, None
+        return q, None
     kept = tuple(k for k in range(len(part.positions)) if k not in moved)
     rest, zero = (
         Integer(tuple(part.positions[k] for k in ks), table)
         for ks, table in zip((kept, moved), _apart(part.table, kept, moved), strict=True)
     )
-    return const, [rest], zero
+    return [rest], zero
 
 
 @cache
