@@ -14,6 +14,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from ..dtypes import ITEMSIZE
+from ..graph.bind import TensorTrace
 from ..graph.ir import Node
 from ..graph.view import View, size_of
 from ..trace.affine import Affine
@@ -158,3 +159,9 @@ def extent(row: View) -> int:
 def bytes_of(shape: tuple[Affine, ...], dtype: str) -> int:
     total = size_of(shape)
     return total.evaluate(dict.fromkeys(total.symbols, UNKNOWN)) * ITEMSIZE[dtype]
+
+
+def product_cycles(product: TensorTrace, profile: DeviceProfile) -> float:
+    """For 64 bytes of its first factor: 16 terms of every column, two vectors of them a cycle."""
+    columns = product.domain[-1][1].substitute(dict(product.sizes))
+    return columns.evaluate(dict.fromkeys(columns.symbols, UNKNOWN)) * 16 / (2 * profile.lanes)

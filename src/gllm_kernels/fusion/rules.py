@@ -22,6 +22,7 @@ from ..trace.attention import attention_of
 from ..trace.ir import Op
 from ..trace.pattern import RANK, ComputePattern, pattern_of
 from .beside import beside
+from .cost import CROSSING, bytes_of, level, product_cycles
 from .linear import linearise
 from .profile import DeviceProfile
 from .substitute import loads_of, substitute
@@ -35,10 +36,7 @@ class FusionMode(StrEnum):
 
     EPILOGUE = "epilogue"  # in the accumulators of a contraction
     LOOP = "loop"  # in registers, one loop nest for both
-    TILE = "tile"  # in cache, produced inside the consumer's MC loop
-    COMPUTE_ROOT = "compute-root"  # in memory, as a whole, before the consumer starts
-    SHARED_INPUT = "shared-input"  # several contractions pack one input once
-    NORM_INTO_GEMM = "norm-into-gemm"  # a row scale applied while packing
+    SHARED_INPUT = "shared-input"  # in scratch, from a contraction of the same input
     ONLINE_SOFTMAX = "online-softmax"  # block by block of keys, with a running maximum and sum
 
 
@@ -273,6 +271,18 @@ def judge(candidate: Candidate, rules: tuple[Rule, ...] = RULES, otherwise: str 
     for rule in rules:
         if rule.applies(produced, consumed):
             reason = _stored_too(candidate) or rule.refuse(candidate)
+            if reason and consumed in CONTRACTIONS:
+                reason = f"{reason}; {_in_memory(candidate)}"
             return Verdict(None, reason) if reason else Verdict(rule.mode, rule.benefit(candidate))
-    return Verdict(None, otherwise or f"a {consumed} reads each element of a {produced} more than once; "
-                                     f"{candidate.edge.bytes} bytes go through memory")
+    reason = f"a {consumed} reads each element of a {produced} more than once"
+    return Verdict(None, otherwise or f"{reason}; {_in_memory(candidate)}")
+
+
+def _in_memory(c: Candidate) -> str:
+    """What computing it as a whole costs. A product could compute what it packs, once for every block
+    of columns; the trip through memory is all that would save, little beside the product itself."""
+    if c.dag.op_class(c.edge.consumer) not in CONTRACTIONS:
+        return f"{c.edge.bytes} bytes go through memory"
+    price = CROSSING[level(bytes_of(c.edge.view.shape, c.edge.view.dtype), c.profile)]
+    return (f"{c.edge.bytes} bytes in memory cost {price} cycles per 64 bytes, the product "
+            f"{product_cycles(c.consumer, c.profile):.0f}")
