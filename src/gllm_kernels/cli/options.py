@@ -181,7 +181,7 @@ def add_model(made: Parser, operator: bool = False) -> Parser:
 # fmt: off
 BENCH_OPTIONS = (  # flags, type, default, metavar, help
     ("--shapes", str, "", "LIST", "64x512x512,... gemm: MxNxK, gemv: NxK, ops: ROWSxCOLUMNS"),
-    ("--types", str, "f32", "LIST", "f32,f16,bf16: how operands and results are stored"),
+    ("--types", str, "f32", "LIST", "f32,f16,bf16: how operands and results are stored; quantised: Q4_K,Q8_0,..."),
     ("--threads", int, 1, "N", "of ours and of the peers"),
     ("--seconds", float, 1.0, "X", "per row, all candidates together"),
     ("--json", str, None, "FILE", "write everything that was measured"),
@@ -193,7 +193,10 @@ BENCH_OPTIONS = (  # flags, type, default, metavar, help
 def add_bench(commands: Commands) -> Parser:
     summary = "measure operators against numpy, torch and the machine's own limits"
     made = new(commands, "bench", summary, command("bench", "bench"))
-    made.add_argument("kind", choices=("gemm", "gemv", "ops", "attention", "all"), help="what is measured")
+    made.add_argument(
+        "kind", choices=("gemm", "gemv", "ops", "attention", "quantised", "all"),
+        help="what is measured",
+    )  # fmt: skip
     for flag, kind, default, metavar, meaning in BENCH_OPTIONS:
         shown = f" (default: {default})" if default else ""
         made.add_argument(flag, type=kind, default=default, metavar=metavar, help=meaning + shown)

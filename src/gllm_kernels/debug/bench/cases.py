@@ -3,6 +3,7 @@
     gemm  m x n x k    c = a @ b (nn) or a @ b.T (nt)
     gemv  n x k        y = x @ b (nn) or b @ x (nt)
     ops   rows x columns
+    quantised   m x n x k    c = a @ b.T, b in blocks of a weight format, see `quantised`
     attention   tokens x context x heads x shared x size, see `attention`
 """
 
@@ -16,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from ...errors import ConfigError
+from ...scalar.formats import FORMATS
 
 PREPACKED = "gemm_prepacked"
 KINDS = ("gemm", "gemv", "ops")
@@ -57,9 +59,9 @@ DEFAULTS = {"gemm": "square", "gemv": "llama7b", "ops": "cache"}
 # fmt: on
 PRESETS = tuple(PRODUCTS)
 AXES = {"gemm": "MxNxK", "gemv": "NxK", "ops": "ROWSxCOLUMNS",
-        "attention": "TOKENSxCONTEXTxHEADSxSHAREDxSIZE"}
+        "attention": "TOKENSxCONTEXTxHEADSxSHAREDxSIZE", "quantised": "MxNxK"}
 EXAMPLES = {"gemm": "256x4096x4096", "gemv": "4096x4096", "ops": "16x4096",
-            "attention": "2048x2048x32x32x128"}
+            "attention": "2048x2048x32x32x128", "quantised": "8x4096x4096"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,15 @@ def cases_of(settings: Settings) -> list[Case]:
     kinds = KINDS if settings.kind == "all" else (settings.kind,)
     if settings.kind == "all" and settings.shapes:
         raise ConfigError("--shapes are those of one kind: bench gemm, gemv or ops")
-    return [case for kind in kinds for type_ in types_of(settings.types)
+    return [case for kind in kinds for type_ in types_of(kind, settings.types)
             for shape in shapes_of(kind, settings) for case in made(kind, type_, shape, settings)]
 
 
-def types_of(text: str) -> list[str]:
+def types_of(kind: str, text: str) -> list[str]:
+    if kind == "quantised":
+        from .quantised import DEFAULT
+
+        return [FORMATS.lookup(name).name for name in (DEFAULT if text == "f32" else text).split(",")]
     found = text.split(",")
     for name in found:
         if name not in TYPES:
@@ -129,6 +135,10 @@ def shapes_of(kind: str, settings: Settings) -> list[Shape]:
         from .attention import SHAPES
 
         return list(SHAPES)
+    if kind == "quantised":
+        from .quantised import SHAPES
+
+        return list(PRODUCTS[settings.preset]) if settings.preset else list(SHAPES)
     if kind == "ops":
         if settings.kind == "ops" and settings.preset not in ("", *ROWS):
             raise ConfigError(f"--preset {settings.preset} has products only; bench ops takes "
@@ -153,6 +163,10 @@ def made(kind: str, type_: str, shape: Shape, settings: Settings) -> list[Case]:
         from .attention import attention_case
 
         return [attention_case(type_, shape)]
+    if kind == "quantised":
+        from .quantised import quantised_case
+
+        return [quantised_case(type_, shape)]
     size, layout = TYPES[type_].itemsize, settings.layout or LAYOUTS[kind]
     if kind == "ops":
         from .operators import OPERATORS

@@ -47,7 +47,8 @@ WORDS = {
 }
 # type: (instruction, feature, products per lane) where the processor multiplies it itself
 PAIRS = Code.EVEX_VDPBF16PS_ZMM_K1Z_ZMM_ZMMM512B32, "avx512_bf16", 2
-NATIVE = {("bf16", "avx512"): PAIRS, ("bf16", "avx512bf16"): PAIRS}
+BYTES = Code.EVEX_VPDPBUSD_ZMM_K1Z_ZMM_ZMMM512B32, "avx512_vnni", 4
+NATIVE = {("bf16", "avx512"): PAIRS, ("bf16", "avx512bf16"): PAIRS, ("bytes", "avx512"): BYTES}
 WORDS["avx512bf16"] = WORDS["avx512"]
 # fmt: on
 

@@ -18,6 +18,7 @@ from .limits import Limits, limits_of
 from .operators import operator_candidates
 from .peers import Array, Candidate, Peers, Run, found_peers
 from .products import product_candidates
+from .quantised import quantised_candidates
 from .timing import Clock, Observe, Times, interleaved
 
 COLD_AT_MOST = 1 << 30  # bytes
@@ -95,7 +96,7 @@ class Bench:
     def row(self, case: Case, observe: Observe = lambda share: None) -> Row:
         with config(threads=self.settings.threads):
             found, want = self.candidates(case)
-            faults = {name: fault(c, want, TOLERANCE[case.type, case.kind in PRODUCTS])
+            faults = {name: fault(c, want, tolerance(case, name, want))
                       for name, c in found.items()}
             return self.timed(case, found, faults, observe)
 
@@ -104,6 +105,8 @@ class Bench:
             return operator_candidates(case, self.peers)
         if case.kind == "attention":
             return attention_candidates(case, self.peers)
+        if case.kind == "quantised":
+            return quantised_candidates(case, self.peers, self.beyond_caches if self.settings.cold else 0)
         return product_candidates(case, self.peers, self.beyond_caches if self.settings.cold else 0)
 
     def timed(self, case: Case, found: dict[str, Candidate], faults: dict[str, str],
@@ -130,10 +133,18 @@ class Bench:
     def limits(self, case: Case) -> Limits | None:
         if self.isa is None:
             return None
-        return limits_of(self.isa, case.type, self.settings.threads, self.beyond_caches)
+        type_ = "bytes" if case.kind == "quantised" else case.type
+        return limits_of(self.isa, type_, self.settings.threads, self.beyond_caches)
 
     def clock(self) -> Clock:
         return time.thread_time if self.settings.cpu_time else time.perf_counter
+
+
+def tolerance(case: Case, name: str, want: Array) -> tuple[float, float]:
+    """A peer of a quantised product has not rounded its rows to bytes."""
+    if case.kind == "quantised":
+        return 0.0, float(np.abs(want).max()) * (1e-6 if name == "ours" else 0.1)
+    return TOLERANCE[case.type, case.kind in PRODUCTS]
 
 
 def on_one_thread(run: Run) -> Run:
