@@ -117,6 +117,29 @@ class Maker:
             made = self.graph.op("gemm_bias", x.view, self.weight(x.width, n), self.weight(n))
         return self.keep(made, min(LARGEST, 4 * x.bound * math.sqrt(x.width / n if kind != 1 else 1)))
 
+    def gated(self) -> None:
+        """Two products of one input that meet, one of them perhaps read again."""
+        x, n = self.pick(), int(self.random.choice(WIDTHS))
+        left, right = (self.graph.op("gemm_bt", x.view, self.weight(n, x.width)) for _ in range(2))
+        bound = 4 * x.bound
+        if bound * bound <= LARGEST:
+            self.keep(self.graph.op("swiglu", left, right), bound * bound)
+            if self.random.random() < 0.2:
+                self.keep(left, bound)
+
+    def long(self) -> None:
+        """Values that wait until the last of many is known, twice."""
+        start = self.pick()
+        x, bias = start.view, self.weight(start.width)
+        for _ in range(2):
+            held = [x]
+            for _ in range(int(self.random.integers(10, 15))):
+                held.append(self.graph.op("vec_scale", self.graph.op("vec_add", held[-1], bias), s=0.7))
+            x = held.pop()
+            for value in held[1:]:
+                x = self.graph.op("vec_scale", self.graph.op("vec_add", x, value), s=0.5)
+        self.keep(x, start.bound + 16)
+
     def narrow(self) -> None:
         """A value in 16 bits, and back."""
         x, dtype = self.pick(), str(self.random.choice(("bfloat16", "float16")))
@@ -166,7 +189,7 @@ class Maker:
 STEPS: tuple[tuple[Callable[[Maker], object], float], ...] = (
     (Maker.unary, 4), (Maker.exponential, 1), (Maker.binary, 5), (Maker.broadcast, 2),
     (Maker.scale, 2), (Maker.row, 3), (Maker.product, 4), (Maker.narrow, 1), (Maker.heads, 1),
-    (Maker.part, 1), (Maker.remember, 1), (Maker.again, 1),
+    (Maker.part, 1), (Maker.remember, 1), (Maker.again, 1), (Maker.gated, 1.5), (Maker.long, 0.3),
 )
 
 

@@ -3,14 +3,21 @@ operator through the scalar functions, and do not depend on the number of thread
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from random_graph import random_graph
 
 import gllm_kernels as gk
 from gllm_kernels.codegen.isa import detect
+from gllm_kernels.fusion.plan import plan_fusion
+from gllm_kernels.fusion.profile import DeviceProfile
+from gllm_kernels.fusion.rules import FusionMode
+from gllm_kernels.graph.dag import build_dag
 
 COUNT, BATCH = 300, 10
+PROFILE = DeviceProfile("avx2", 8, 16, 32 << 10, 256 << 10, 8 << 20, 2)
 CAPS = [isa.name for isa in detect.host_isas()]
 
 
@@ -30,6 +37,17 @@ def assert_close(got: np.ndarray, want: np.ndarray, halves: bool) -> None:
     assert got.shape == want.shape and np.isfinite(want).all()
     size = max(1.0, float(np.abs(want).max(initial=0)))
     np.testing.assert_allclose(got, want, rtol=0, atol=size * (3e-2 if halves else 2e-4))
+
+
+def test_the_seeds_see_every_mode_and_its_refusals() -> None:
+    modes, text = Counter(), ""
+    for seed in range(COUNT):
+        plan = plan_fusion(build_dag(random_graph(seed)[0].finish()), PROFILE)
+        modes.update(d.mode for d in plan.decisions)
+        text += str(plan)
+    assert set(modes) == {None, *FusionMode} and min(modes.values()) >= 10, modes
+    for words in ("is stored too", "one loop of", "in between", "others need"):
+        assert words in text, words
 
 
 @pytest.mark.parametrize("first", range(0, COUNT, BATCH))
