@@ -71,9 +71,11 @@ def compile_graph(graph: CompilerGraph, profile: DeviceProfile | None = None,
     is called after every stage; GLLM_DUMP and GLLM_TIME install one that prints. `params` replaces
     the tuning of all kernels.
     """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 0):
+        raise ShapeError(f"threads={threads!r}: expected an integer of at least 0, or None")
     watch = _Watch(observe or printer())
     profile = profile or device()
-    source = watch("graph", graph.finish())
+    source = watch("graph", graph_spec.check(graph.finish()))
     # who defines and who uses every tensor
     dag = watch("dag", build_dag(source))
     # which nodes become one kernel
@@ -114,9 +116,9 @@ def prepare_states(graph: Graph, states: MutableMapping[str, np.ndarray]) -> Mut
     return states
 
 
-# what GLLM_SPEC=1 runs on a stage's result; traces and kernels are checked where they are made
+# what GLLM_SPEC=1 runs on a stage's result; graphs, traces and kernels are checked where they are made
 CHECKS: dict[str, Callable[[object], object]] = {
-    "graph": graph_spec.check, "plan": plan_spec.check, "kernel": kernel_spec.check,
+    "plan": plan_spec.check, "kernel": kernel_spec.check,
 }
 
 

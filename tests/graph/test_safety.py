@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gllm_kernels.errors import ShapeError
+from gllm_kernels.errors import CompileError, ShapeError
 from gllm_kernels.graph.ir import CompilerGraph
 from gllm_kernels.pipeline import compile_graph
 
@@ -132,3 +132,34 @@ def test_indices_of_a_gather_are_looked_at():
     for bad in (-1, 10, 2**31 - 1):
         with pytest.raises(ShapeError, match=r"`ids`\[1\] is .*0..9"):
             layer(table=ROWS, ids=np.array([3, bad], np.int32))
+
+
+@pytest.mark.parametrize("kind", ["input", "weight"])
+def test_calls_only_read_inputs_and_weights(kind):
+    """Memory that may be read-only, mapped from a file, or given twice."""
+    g = CompilerGraph()
+    x = g.input("x", (4, 4))
+    target = x if kind == "input" else g.weight("w", np.zeros((4, 4), np.float32))
+    with pytest.raises(ShapeError, match=f"`out` lies in the {kind}"):
+        g.op("silu", x, out=target)
+
+
+@pytest.mark.parametrize("shape", [(-1, 2), (1.5, 2)])
+def test_sizes_that_are_none(shape):
+    with pytest.raises(ShapeError, match="no non-negative integer"):
+        CompilerGraph().input("x", shape)
+
+
+@pytest.mark.parametrize("threads", ["x", 1.5, -1, True])
+def test_threads_that_are_none(threads):
+    g = CompilerGraph()
+    g.output("y", g.op("silu", g.input("x", (4, 4))))
+    with pytest.raises(ShapeError, match="threads="):
+        compile_graph(g, threads=threads)
+
+
+def test_a_temporary_that_nobody_writes():
+    g = CompilerGraph()
+    g.output("y", g.op("silu", g.temp((4, 4))))
+    with pytest.raises(CompileError, match="before it is written"):
+        compile_graph(g)

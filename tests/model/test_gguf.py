@@ -227,6 +227,7 @@ MODELS = {
     "experts": ({"llama__expert_count": 8}, "llama.expert_count is 8", "not supported"),
     "scaling": ({"llama__rope__scaling__type": "yarn"}, "rope.scaling.type", "not supported"),
     "rotation": ({"llama__rope__dimension_count": 4}, "rope.dimension_count is 4", "size of a head"),
+    "epsilon": ({"llama__attention__layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is missing", "number"),
     "heads": ({"llama__attention__head_count_kv": 5}, "head_count_kv is 5", "divide"),
     "tokenizer": ({"tokenizer__ggml__model": "bert"}, "tokenizer.ggml.model", "llama, gpt2"),
     "expression": ({"tokenizer__ggml__pre": "viking"}, "tokenizer.ggml.pre", "llama-bpe"),

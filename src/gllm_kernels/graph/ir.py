@@ -141,6 +141,8 @@ class CompilerGraph:
         for view in (*inputs, *outs):
             self.bounds += view_bounds(op.name, check_view(op.name, view, self.buffers),
                                        self.buffers[view.buffer])
+        for view in outs:
+            self._check_written(op, view)
         _check_dtypes(op, inputs)
         op.check_scalars()
         dtype = dtype or result_type(v.dtype for v in inputs)
@@ -181,6 +183,12 @@ class CompilerGraph:
             raise ShapeError("the graph has no output; name one with graph.output(name, view)")
         return Graph(tuple(self.buffers.values()), tuple(self.nodes), tuple(self.outputs.items()),
                      tuple(self.bounds))
+
+    def _check_written(self, op: Operator, view: View) -> None:
+        kind = self.buffers[view.buffer].kind
+        if kind in ("input", "weight"):
+            raise ShapeError(f"{op.name}: `out` lies in the {kind} `{view.buffer}`, which calls only read; "
+                             "write into a temp, or into a state, which the caller owns")
 
     # -- the parts of `op` ----------------------------------------------------------------------
     def _lookup(self, operator: str | Operator) -> Operator:
@@ -230,7 +238,11 @@ class CompilerGraph:
     def _buffer(self, name: str, kind: str, shape: tuple[Dim, ...], dtype: str) -> View:
         if name in self.buffers:
             raise ShapeError(f"the graph has a buffer {name!r} already; give {kind} another name")
-        self.buffers[name] = Buffer(name, kind, shape_of(shape), dtype)
+        sizes = shape_of(shape)
+        wrong = [s for s in sizes if s.constant is not None and (s.constant < 0 or s.constant % 1)]
+        if wrong:
+            raise ShapeError(f"{kind} {name!r}: size {wrong[0]} is no non-negative integer")
+        self.buffers[name] = Buffer(name, kind, sizes, dtype)
         return View.contiguous(name, shape, dtype)
 
 

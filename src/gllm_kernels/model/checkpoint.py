@@ -77,6 +77,8 @@ class GgufCheckpoint:
 def open_checkpoint(path: Path) -> Checkpoint:
     """A directory, or a GGUF file by its name's ending."""
     if path.suffix != ".gguf" or path.is_dir():
+        if path.is_file():
+            raise FormatError(f"{path}: is a file; give a .gguf file, or the directory of a checkpoint")
         return Directory(path)
     if not path.is_file():  # to open a FIFO is to wait for its writer
         raise FormatError(f"{path}: no such file; give a GGUF file, or the directory of a checkpoint")

@@ -26,10 +26,15 @@ def parse_gguf_config(file: GgufFile) -> LlamaConfig:
     refuse_variants(fields)
     hidden, heads = size(fields, "embedding_length"), size(fields, "attention.head_count")
     vocabulary = read_vocabulary(fields)
+    if fields.get(f"{ARCHITECTURE}.attention.key_length") is None and hidden % heads:
+        fields.refuse(f"{ARCHITECTURE}.attention.head_count", f"must divide embedding_length = {hidden}")
     head_dim = size(fields, "attention.key_length", hidden // heads)
+    if head_dim % 2:
+        fields.refuse(f"{ARCHITECTURE}.attention.key_length", f"a head has {head_dim} values; "
+                      "rotary embedding needs an even number")
     for name in ("attention.value_length", "rope.dimension_count"):
-        if size(fields, name, head_dim) != head_dim or head_dim % 2:
-            fields.refuse(f"{ARCHITECTURE}.{name}", f"expected the even size of a head, {head_dim}")
+        if size(fields, name, head_dim) != head_dim:
+            fields.refuse(f"{ARCHITECTURE}.{name}", f"expected the size of a head, {head_dim}")
     kv_heads = size(fields, "attention.head_count_kv", heads)
     if heads % kv_heads:
         fields.refuse(f"{ARCHITECTURE}.attention.head_count_kv", f"must divide the {heads} heads")
@@ -42,7 +47,7 @@ def parse_gguf_config(file: GgufFile) -> LlamaConfig:
         kv_heads=kv_heads,
         head_dim=head_dim,
         context=size(fields, "context_length"),
-        rms_eps=fields.number(f"{ARCHITECTURE}.attention.layer_norm_rms_epsilon", 0.0, 1.0, default=1e-5),
+        rms_eps=epsilon(fields),
         rope_theta=fields.number(f"{ARCHITECTURE}.rope.freq_base", 1e-3, 1e12, default=10000.0),
         tied=GGUF.head not in file.tensors.entries,
         bos=vocabulary.id("bos_token_id"),
@@ -54,6 +59,13 @@ def parse_gguf_config(file: GgufFile) -> LlamaConfig:
 
 def size(fields: Fields, name: str, default: int | None = None) -> int:
     return fields.integer(f"{ARCHITECTURE}.{name}", 1, MAX_DIM, default)
+
+
+def epsilon(fields: Fields) -> float:
+    name = f"{ARCHITECTURE}.attention.layer_norm_rms_epsilon"
+    if fields.get(name) is None:
+        fields.refuse(name, "expected a number from 0 to 1")
+    return fields.number(name, 0.0, 1.0, default=0.0)
 
 
 def refuse_variants(fields: Fields) -> None:

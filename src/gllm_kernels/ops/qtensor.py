@@ -58,7 +58,7 @@ class QTensor:
         row = FORMATS.lookup(self.format)
         if not isinstance(self.blocks, np.ndarray) or self.blocks.dtype != np.uint8:
             raise ShapeError(f"QTensor: blocks are a numpy array of uint8, not {_kind(self.blocks)}")
-        shape = tuple(self.shape)
+        shape = tuple(self.shape) if isinstance(self.shape, (tuple, list)) else ()
         if len(shape) != 2 or not all(isinstance(s, (int, np.integer)) and s >= 0 for s in shape):
             raise ShapeError(f"QTensor: shape={self.shape!r}; wanted (n, k)")
         object.__setattr__(self, "shape", tuple(map(int, shape)))

@@ -81,6 +81,8 @@ def _values(code: Code) -> Iterable[int]:
 def _group(desc: QuantDesc) -> int:
     """The longest runs that share their numbers, and into which a block can be cut."""
     groups = np.array(desc.groups)
+    if len(groups) % QUAD:
+        raise UnsupportedOpError(f"a block of {len(groups)} values, which is no multiple of {QUAD}")
     for size in (GROUP, 16, 8, QUAD):
         if len(groups) % size == 0 and (groups.reshape(-1, size) == groups[::size, None]).all():
             return size
