@@ -9,6 +9,8 @@ import gllm_kernels as gk
 from gllm_kernels.codegen.isa.detect import host_isas
 from gllm_kernels.config import config
 from gllm_kernels.fusion.rules import FusionMode
+from gllm_kernels.ops import fast
+from gllm_kernels.ops.op import Op
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))),
                                 reason="needs a C compiler")
@@ -171,3 +173,93 @@ def test_roundings_lift_as_this_compiler_writes_them(name, want):
     for isa in ISAS:
         with config(isa=isa):
             np.testing.assert_array_equal(op(x), want(x))
+
+
+# Numbers made of sizes are computed in 32 bits: a call beyond is refused, never wrong.
+NUMBERS = {
+    "mean4": ("const float *x, float *out, size_t m, size_t n",
+              "for (size_t i = 0; i < m; i++) { float s = 0; for (size_t j = 0; j < n; j++)"
+              " s += x[i*n+j]; out[i] = s / (float)(m*m*n*n); }"),
+    "ramp": ("const float *x, float *out, size_t n",
+             "for (size_t i = 0; i < n; i++) out[i] = x[i] + (float)(i*1000000);"),
+    "fall": ("const float *x, float *out, size_t n",
+             "for (size_t i = 0; i < n; i++) out[i] = x[i] + (float)(-(ptrdiff_t)i*1000000);"),
+    "times": ("const float *x, float *out, size_t n, size_t m",
+              "for (size_t i = 0; i < n; i++) out[i] = x[i] * (float)m;"),
+    "wide": ("const float *x, double *out, size_t n",
+             "for (size_t i = 0; i < n; i++) out[i] = x[i] * (double)(n*n*n);"),
+    "never": ("const float *x, float *out, size_t n",
+              "for (size_t i = 0; i < n; i++) out[i] = x[i] + (float)(n*3000000000);"),
+    "seventh": ("const float *x, float *out, size_t n",
+                "for (size_t i = 0; i < n; i++) out[i] = x[i] * (float)(n*n*n*n*n*n*n);"),
+}
+LARGE = "numbers made of sizes and positions go up to 2147483647"
+
+
+def number_op(name):
+    arguments, body = NUMBERS[name]
+    declaration = f"void {name}({arguments})"
+    return gk.compile_c(f"#include <stddef.h>\n{declaration} {{ {body} }}", declaration)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_numbers_of_sizes_beyond_32_bits_are_refused(isa):
+    with config(isa=isa):
+        mean, x = number_op("mean4"), np.ones((200, 200), np.float32)
+        np.testing.assert_allclose(mean(x), np.full(200, 200 / 200.0**4), rtol=1e-6)
+        for wrong in (np.ones((300, 300)), np.ones((1, 300, 300))):
+            with pytest.raises(gk.ShapeError, match=LARGE):
+                mean(wrong.astype(np.float32))
+        for name, sign in (("ramp", 1), ("fall", -1)):
+            op, x = number_op(name), np.ones(2147, np.float32)
+            np.testing.assert_allclose(op(x), 1 + sign * 1e6 * np.arange(2147), rtol=1e-6)
+            with pytest.raises(gk.ShapeError, match=LARGE):
+                op(np.ones(2149, np.float32))
+        cube = number_op("wide")
+        assert cube(np.ones(1290, np.float32))[-1] == 1290**3
+        with pytest.raises(gk.ShapeError, match=LARGE):
+            cube(np.ones(1291, np.float32))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_size_by_name_is_a_number_below_2_to_the_31(isa):
+    with config(isa=isa):
+        op, x = number_op("times"), np.ones(20, np.float32)
+        assert op(x, m=2**31 - 1)[-1] == np.float32(2**31 - 1)
+        for m in (2**31, 2**39, 2**40, 2**63, 2**80):
+            with pytest.raises(gk.ShapeError, match=LARGE if m < 2**40 else "below 2..40"):
+                op(x, m=m)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_numbers_of_sizes_in_a_graph(isa):
+    number_op("ramp"), number_op("mean4")
+    graph = gk.CompilerGraph()
+    x = graph.op("silu", graph.input("x", ("n",)))
+    graph.output("y", graph.op("ramp", x))
+    with config(isa=isa):
+        layer = gk.compile_graph(graph)
+        zero = layer(x=np.zeros(2147, np.float32))["y"]
+        np.testing.assert_allclose(zero, 1e6 * np.arange(2147), rtol=1e-6)
+        with pytest.raises(gk.ShapeError, match=LARGE):
+            layer(x=np.zeros(2149, np.float32))
+    with pytest.raises(gk.ShapeError, match=LARGE):
+        graph.op("mean4", graph.input("known", (300, 300)))
+
+
+@pytest.mark.parametrize("name", ("never", "seventh"))
+def test_a_number_that_is_out_of_range_at_every_size_is_no_operator(name):
+    with pytest.raises(gk.LiftError, match="is used as a number and exceeds"):
+        number_op(name)
+
+
+def test_the_short_way_is_left_where_an_axis_may_be_too_large(monkeypatch):
+    op, w = Op.named("rms_norm"), np.ones(64, np.float32)
+    few, many, none = (np.ones((rows, 64), np.float32) for rows in (1, 2, 0))
+    op(few, w)
+    monkeypatch.setattr(fast, "MOST_NUMBER", 127)
+    with config(isa=ISAS[0]):
+        op.plain.clear()
+        assert op.short((few, w), None, {}) is not NotImplemented
+        for x in (many, none):
+            assert op.short((x, w), None, {}) is NotImplemented

@@ -20,7 +20,7 @@ from ..dtypes import FLOATS, ITEMSIZE, WHOLE, result_type
 from ..errors import ShapeError
 from ..trace.affine import Affine
 from ..trace.ir import Param
-from .operator import Bound, Operator, solve_dims
+from .operator import Bound, Operator, number_bounds, solve_dims
 from .safety import check_overlap, check_view, view_bounds
 from .view import Dim, View, as_affine, shape_of, size_of
 
@@ -156,6 +156,7 @@ class CompilerGraph:
             check_overlap(op, [view for _, view in node[0]], view)
         self.bounds += [Bound(f"{op.name}: 32-bit indices; `{name}`", value, Affine.const(op.limit))
                         for name, value in node[2] if op.limit]
+        self.bounds += number_bounds(op, dict(node[2]))
         self.nodes.append(Node(len(self.nodes), op, node[0], node[1], scalars, node[2], node[3]))
         made = tuple(view for _, view in node[1])
         return made if len(made) > 1 else made[0]

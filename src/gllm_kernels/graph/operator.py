@@ -15,7 +15,7 @@ from ..errors import ShapeError, UnsupportedOpError
 from ..trace.affine import Affine
 from ..trace.ir import INDICES, Op, OpTrace, Param
 from ..trace.pattern import ComputePattern, pattern_of
-from ..trace.shapes import least_sizes, reaches
+from ..trace.shapes import MOST_NUMBER, least_sizes, numbers, reaches
 
 ANY_EXTENT = 1 << 31
 
@@ -122,6 +122,11 @@ class Operator:
         return reaches(self.trace) if self.trace else ()
 
     @cached_property
+    def numbers(self) -> tuple[Affine, ...]:
+        """Bounds of the polynomials of sizes that are used as numbers."""
+        return numbers(self.trace) if self.trace else ()
+
+    @cached_property
     def pattern(self) -> ComputePattern:
         return ComputePattern.OPAQUE if self.trace is None else pattern_of(self.trace)
 
@@ -166,6 +171,21 @@ def solve_dims(op: Operator, sizes: dict[str, tuple[Affine, ...]],
     return env, bounds
 
 
+def number_bounds(op: Operator, dims: dict[str, Affine]) -> list[Bound]:
+    """Numbers made of sizes are computed in 32 bits; sizes that are known are checked here."""
+    bounds = [Bound(f"{op.name}: {size}", size.substitute(dims), Affine.const(MOST_NUMBER), TOO_LARGE)
+              for size in op.numbers]
+    for bound in bounds:
+        if bound.need.constant is not None:
+            bound.check({})
+    return [bound for bound in bounds if bound.need.constant is None]
+
+
+TOO_FEW = "{what} has {have} elements, {need} are needed"
+TOO_LARGE = ("{what} reaches {need}; numbers made of sizes and positions go up to {have}: multiply in "
+             "float, or pass the number as a float argument")
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """`need <= have`, to hold for every call."""
@@ -173,12 +193,13 @@ class Bound:
     what: str
     need: Affine
     have: Affine
+    text: str = TOO_FEW
 
     def check(self, dims: dict[str, int]) -> None:
         need, have = self.need.evaluate(dims), self.have.evaluate(dims)
         if need > have:
-            raise ShapeError(f"{self.what} has {have} elements, {need} are needed "
-                             f"({self.need} with {dims or 'these sizes'})")
+            raise ShapeError(self.text.format(what=self.what, have=have, need=need)
+                             + f" ({self.need} with {dims or 'these sizes'})")
 
 
 def _bind(op: Operator, name: str, axis: int, want: Affine, size: Affine,

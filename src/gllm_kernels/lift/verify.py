@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import LiftError
 from ..trace.interp import run
 from ..trace.ir import REALS, OpTrace
-from ..trace.shapes import accesses, reached
+from ..trace.shapes import MOST_NUMBER, accesses, numbers, reached
 from .data import ELEMENTS
 from .signature import Signature
 
@@ -91,6 +91,7 @@ def verify(
     """The number of calls that were equal, of the first `most` or of all; a LiftError for the first
     that was not."""
     _check_distances(trace)
+    _check_numbers(trace)
     count = 0
     for case in islice(cases(trace, signature), most):
         compare(case, signature, function)
@@ -107,6 +108,19 @@ def _check_distances(trace: OpTrace) -> None:
                 f"{trace.name}: `{name}` has {needed} elements where all sizes are 2; at most "
                 f"{MOST_ELEMENTS} can be verified\n  change: pass a pointer to the first element"
             )
+
+
+def _check_numbers(trace: OpTrace) -> None:
+    """A number made of sizes that no size, or none that is tried, leaves in range."""
+    dims = trace.names("dim")
+    largest = max(map(max, SIZES.get(len(dims)) or ((3,),)), default=0) if dims else 0
+    for value in numbers(trace):
+        for size, limit in ((1, MOST_NUMBER), (largest, (1 << 63) - 1)):
+            if value.evaluate(dict.fromkeys(dims, size)) > limit:
+                raise LiftError(
+                    f"{trace.name}: {value} is used as a number and exceeds {limit} where the sizes "
+                    f"are {size}\n  change: multiply in float, or pass the number as a float argument"
+                )
 
 
 def cases(trace: OpTrace, signature: Signature) -> Iterator[Case]:

@@ -16,9 +16,10 @@ from ..executable.layer import CompiledLayer
 from ..executable.program import FloatSlot, IntSlot
 from ..executable.team import thread_count
 from ..fusion.linear import Pointer, linearise
-from ..graph.operator import Operator
+from ..graph.operator import TOO_LARGE, Operator
 from ..trace.affine import Affine
 from ..trace.pattern import ComputePattern
+from ..trace.shapes import MOST_NUMBER
 
 # Work that one thread does faster than a team wakes: elements, or multiply-adds of a product. A
 # quarter of it is done before another Python thread would notice that it waits.
@@ -52,7 +53,36 @@ def plain_call(op: Operator, layer: CompiledLayer) -> Plain:
     if function is None:
         return refuse
     (_, result), = layer.graph.outputs
-    return _wrap(function, op, axes, result.dtype, _types(layer)[op.inputs[0]] == result.dtype)
+    plain = _wrap(function, op, axes, result.dtype, _types(layer)[op.inputs[0]] == result.dtype)
+    return _checked(plain, _holders(layer)) if _numbers(layer) else plain
+
+
+def _numbers(layer: CompiledLayer) -> set[Affine]:
+    """What is used as a number by any operator of the layer."""
+    return {bound.need for bound in layer.graph.bounds if bound.text is TOO_LARGE}
+
+
+def _holders(layer: CompiledLayer) -> tuple[int, ...] | None:
+    """Inputs with an axis for each of these numbers; None where one is no plain size."""
+    shapes = [view.shape for _, view in layer.graph.nodes[0].inputs]
+    found = {next((k for k, shape in enumerate(shapes) if number in shape), -1)
+             for number in _numbers(layer)}
+    return None if -1 in found else tuple(found)
+
+
+def _checked(plain: Plain, holders: tuple[int, ...] | None) -> Plain:
+    """The short way where sizes are also numbers: an array of less than 2^31 elements, but some,
+    has no larger axis."""
+    if holders is None:
+        return refuse
+
+    def small(arrays: tuple[object, ...], out: object, named: dict[str, object]) -> object:
+        for k in holders:
+            if k >= len(arrays) or not 0 < getattr(arrays[k], "size", 0) <= MOST_NUMBER:
+                return NotImplemented
+        return plain(arrays, out, named)
+
+    return small
 
 
 def _wrap(function: Call, op: Operator, axes: Axes, dtype: str, same: bool) -> Plain:
@@ -97,7 +127,7 @@ def builtin(op: Operator, layer: CompiledLayer, packed: str = "") -> Call | None
     inputs, or None where the kernel needs more than plain arrays tell: an offset, or a size that is
     no axis. The input `packed` is bytes in a form of its own; its sizes are the last arguments."""
     arrays = _arrays(op, _types(layer), packed) if _is_single(op, layer) else None
-    if arrays is None:
+    if arrays is None or (packed and _numbers(layer)):
         return None
     group, kernel = linearise("kernel", layer.plan.groups[0].trace), layer.kernels[0].kernel
     values = dict(zip((p.name for p in group.trace.params), group.arguments))

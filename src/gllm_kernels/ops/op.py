@@ -22,7 +22,7 @@ from ..config import current
 from ..codegen.isa.detect import current_isa_name
 from ..dtypes import FLOATS, NARROW, name_of, result_type
 from ..errors import ShapeError
-from ..executable.layer import CompiledLayer
+from ..executable.layer import MAX_DIM, CompiledLayer
 from ..graph.ir import CompilerGraph
 from ..graph.operator import Operator
 from ..graph.registry import operator_named
@@ -370,6 +370,6 @@ def _number(op: str, name: str, value: object) -> float:
 
 
 def _index(op: str, name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ShapeError(f"{op}: `{name}`={value!r}: wanted a non-negative integer")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < MAX_DIM:
+        raise ShapeError(f"{op}: `{name}`={value!r}: wanted a non-negative integer below 2**40")
     return int(value)

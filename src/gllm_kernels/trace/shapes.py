@@ -17,10 +17,11 @@ from itertools import product
 from math import prod
 
 from .affine import Affine, Monomial
-from .ir import Op, OpTrace, reachable
+from .ir import INDICES, Op, OpTrace, reachable
 
 ONE: Monomial = ()
 MOST_LEAST = 4
+MOST_NUMBER = (1 << 31) - 1  # vector code has sizes and positions as 32-bit integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,23 @@ def reaches(trace: OpTrace) -> tuple[tuple[str, Affine, Affine], ...]:
         ends = (a.index.substitute({b: e - 1 for b, e in a.extents}) for a in accesses(trace, name))
         found += [(name, end + 1, have) for end in ends if not _never_negative(have - end - 1)]
     return tuple(dict.fromkeys(found))
+
+
+@cache
+def numbers(trace: OpTrace) -> tuple[Affine, ...]:
+    """For each polynomial of sizes and positions that is used as a number, another that its absolute
+    value never exceeds, in dimensions only: (float)(i*n - 3) for i < m gives m*n + 3."""
+    loops = {pair for store in trace.stores for pair in store.domain}
+    loops |= {node.imm[1:] for node in trace.body if node.op is Op.REDUCE}
+    most: dict[str, Affine] = {}
+    for binder, extent in loops:
+        most[binder] = most.get(binder, Affine()) + _absolute(extent)
+    used = [node.imm for node in trace.body if node.op in INDICES]
+    return tuple(dict.fromkeys(_absolute(value).substitute(most) for value in used))
+
+
+def _absolute(value: Affine) -> Affine:
+    return Affine(tuple([(abs(coef), mono) for coef, mono in value.terms]))
 
 
 def _outside(trace: OpTrace, sizes: dict[str, int]) -> bool:
