@@ -10,19 +10,20 @@ so that the bits depend on the row alone.
 
 Lanes that do not exist keep their accumulator. `max` (x > acc ? x : acc) passes over a NaN in every
 lane as the scalar does, from an initial NaN too. `max_acc` (acc > x ? acc : x) forgets what stood
-before a NaN; here each lane forgets its own past, so with NaN among the terms the result is the
-largest of *some* terms behind NaNs, without NaN it is the scalar's. Where zeros of both signs are
-the largest or smallest terms, the lanes may keep another of them than the scalar does.
+before a NaN: see `restart.py`. Where zeros of both signs are the largest or smallest terms, the
+lanes may keep another of them than the scalar does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import isnan
 
 from ..errors import CompileError
 from ..trace.affine import Affine
 from ..trace.ir import (
-    CONSTANTS, REDUCERS, WEIGHTS, WIDTH, Op, OpTrace, Store, TraceOp, double_bits, float_bits,
+    CONSTANTS, REDUCERS, WEIGHTS, WIDTH, Op, OpTrace, Store, TraceOp, bits_float, double_bits,
+    float_bits,
 )  # fmt: skip
 from ..trace.spec import free_symbols, types
 from .access import Env, integer, lane_step, place, storage_of, store
@@ -33,6 +34,7 @@ from .kernel import K, Kernel, KernelBuilder, Pair, Value
 from .lower import (
     OPERATIONS, Lanes, combine, flat, grouped, hoist, literal, lower, lower_stores, step,
 )
+from .restart import restarted
 from .rewrite import prepare
 from .strips import Accumulators, strips
 from .tuning import TuningParams
@@ -43,7 +45,7 @@ ROWS_PER_TILE = 4
 ROOM = 32  # instructions: 8 accumulators of a dot product; an exp hides the sum's latency alone
 
 # where the lanes start, for kinds whose initial value must count once; the others start from it
-STARTS = {k: r.identity for k, r in REDUCERS.items() if r.op not in (Op.MAX, Op.MIN)}
+STARTS = {k: r.identity for k, r in REDUCERS.items() if r.op in (Op.ADD, Op.MUL, Op.FMA)}
 ACROSS = {Op.ADD: K.HSUM, Op.FMA: K.HSUM, Op.MAX: K.HMAX, Op.FMAX: K.HMAX, Op.MIN: K.HMIN,
           Op.FMIN: K.HMIN}
 
@@ -64,6 +66,7 @@ def generate(trace: OpTrace, isa: Isa, params: TuningParams) -> Kernel:
     domain = domain_of(trace)
     lane = lane_of(trace)
     trace = prepare(trace, lane)
+    trace = restarted(trace, _levels(trace, lane))
     check_in_place(trace)
     outer = domain[:-1] if lane else domain
     plan, final = phases(trace, lane)
@@ -264,8 +267,9 @@ def _finish(builder: KernelBuilder, trace: OpTrace, reduce: int, accs: list[Lane
     while len(accs) > 1:
         pairs = zip(accs[::2], accs[1::2], strict=True)
         accs = [combine(builder, kind, type_, a, b) for a, b in pairs]
-    total = _across(builder, kind, type_, accs[0])
-    if kind not in STARTS or _is_start(trace.body[node.args[0]], STARTS[kind]):
+    init = trace.body[node.args[0]]
+    total = _across(builder, kind, type_, accs[0], _is_number(init))
+    if kind not in STARTS or _is_start(init, STARTS[kind]):
         return total
     return combine(builder, kind, type_, lower(builder, trace, node.args[0], env), total)
 
@@ -275,10 +279,15 @@ def _is_start(init: TraceOp, start: float) -> bool:
     return init.op in CONSTANTS.values() and init.imm == bits(start)
 
 
-def _across(builder: KernelBuilder, kind: str, type_: str, value: Lanes) -> Lanes:
-    """One result from all lanes, in all lanes."""
-    if REDUCERS[kind].op in ACROSS and type_ == "f32":
-        return builder.emit(ACROSS[REDUCERS[kind].op], value)
+def _is_number(init: TraceOp) -> bool:
+    return init.op is Op.CONST and not isnan(bits_float(init.imm))
+
+
+def _across(builder: KernelBuilder, kind: str, type_: str, value: Lanes, number: bool) -> Lanes:
+    """One result from all lanes, in all lanes. From a `number` no lane of an fmax is NaN."""
+    op = REDUCERS[kind].op
+    if op in ACROSS and type_ == "f32" and (number or op not in (Op.FMAX, Op.FMIN)):
+        return builder.emit(ACROSS[op], value)
     if isinstance(value, Pair):
         value = combine(builder, kind, type_, value, Pair(value.high, value.low))
     distance = builder.lanes // 2
