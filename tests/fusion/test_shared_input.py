@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 import gllm_kernels as gk
+from gllm_kernels.codegen.isa.detect import current_isa_name
 from gllm_kernels.codegen.isa import detect
 from gllm_kernels.fusion.rules import FusionMode
 from gllm_kernels.graph.ir import CompilerGraph
+
+pytestmark = pytest.mark.skipif(current_isa_name() == "scalar", reason="the scalar ISA fuses nothing")
 
 CAPS = [isa.name for isa in detect.host_isas()]
 ROWS = (1, 2, 7, 65, 113, 130, 600)  # one row, dots, sweeps, packed
