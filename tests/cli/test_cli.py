@@ -177,10 +177,13 @@ def test_verbose_shows_the_traceback() -> None:
 
 
 def test_interrupt() -> None:
-    process = start(*SEEDED, "--temp", 0)
-    assert process.stdout.read(30)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    for _ in range(5):  # on a busy machine the text may end before the signal arrives
+        process = start(*SEEDED, "--temp", 0)
+        assert process.stdout.read(30)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        if process.returncode:
+            break
     assert process.returncode == 130
     assert b"Traceback" not in err and b"decode" in err.splitlines()[-1]
 
